@@ -1,0 +1,100 @@
+"""From a text to batches of token windows (chapter 2).
+
+Shapes: num_tokens is the length of the text in tokens, max_length that of a window.
+"""
+
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ch02.fetch import downloads_folder, fetch
+from ch02.tokenizer import get_tokenizer
+
+STORY = Path(__file__).with_name("the-tide-table.txt")
+VERDICT_SHA256 = "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
+VERDICT_URLS = [
+    "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
+    "https://cdn.jsdelivr.net/gh/rasbt/LLMs-from-scratch@main/ch02/01_main-chapter-code/the-verdict.txt",
+]
+
+
+def load_text(source="the-tide-table"):
+    """Read a text: "the-tide-table", "the-verdict" (fetched once), or a file's path.
+
+    Raises ValueError for what is not a file of UTF-8 text, and FetchError when
+    The Verdict cannot be had.
+    """
+    if source == "the-tide-table":
+        source = STORY
+    if source == "the-verdict":
+        target = downloads_folder() / "the-verdict.txt"
+        source = fetch(VERDICT_URLS, target, sha256=VERDICT_SHA256)
+    if not Path(source).is_file():
+        raise ValueError(f"{source} is neither a file nor a text of this course")
+    try:
+        text = Path(source).read_text(encoding="utf-8-sig")  # without Windows' mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{source} is not UTF-8 text; save it as UTF-8") from error
+    if not text.strip():
+        raise ValueError(f"{source} is empty")
+    return text
+
+
+class GPTDatasetV1(Dataset):
+    """Windows of max_length tokens, each with the same window one token later.
+
+    `input_ids` and `target_ids`, (num_windows, max_length), are views of one tensor of
+    token ids: overlapping windows take no memory of their own.
+    """
+
+    def __init__(self, txt, tokenizer, max_length, stride):
+        if max_length < 1 or stride < 1:
+            raise ValueError(
+                f"max_length {max_length} and stride {stride} must be at least 1"
+            )
+        token_ids = tokenizer.encode(txt, allowed_special={"<|endoftext|>"})
+        token_ids = torch.tensor(token_ids)
+        if len(token_ids) <= max_length:
+            raise ValueError(
+                f"the text has {len(token_ids)} tokens; one window of max_length "
+                f"{max_length} and its next token need {max_length + 1}"
+            )
+        self.input_ids = token_ids[:-1].unfold(0, max_length, stride)
+        self.target_ids = token_ids[1:].unfold(0, max_length, stride)
+
+    def __len__(self):
+        return len(self.input_ids)
+
+    def __getitem__(self, idx):
+        return self.input_ids[idx], self.target_ids[idx]
+
+
+def create_dataloader_v1(
+    txt,
+    batch_size=4,
+    max_length=256,
+    stride=128,
+    shuffle=True,
+    drop_last=True,
+    num_workers=0,
+    tokenizer=None,
+):
+    """Batches (input_ids, target_ids), each (batch_size, max_length).
+
+    The tokenizer is GPT-2's unless another is given. Raises ValueError when the text
+    is too short for a window, or for one batch when drop_last is set.
+    """
+    dataset = GPTDatasetV1(txt, tokenizer or get_tokenizer("gpt2"), max_length, stride)
+    if drop_last and len(dataset) < batch_size:
+        raise ValueError(
+            f"the text gives {len(dataset)} windows, fewer than batch_size "
+            f"{batch_size}, and drop_last drops them all"
+        )
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        shuffle=shuffle,
+        drop_last=drop_last,
+        num_workers=num_workers,
+    )

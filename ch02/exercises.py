@@ -1,0 +1,332 @@
+"""Checkers of chapter 2's exercises, and what the other chapters' checkers stand on.
+
+A support module: used, not taught. Looking in here spoils the exercises.
+"""
+
+import re
+from collections import Counter
+
+import torch
+from torch.utils.data import DataLoader
+
+from ch02.bpe import train_vocab
+from ch02.dataset import GPTDatasetV1, load_text
+from ch02.tokenizer import (
+    SimpleTokenizerV1,
+    SimpleTokenizerV2,
+    get_tokenizer,
+    split_words,
+)
+
+EXERCISES = {}  # number -> (checker, hint), of every chapter that has been imported
+
+
+class NotYet(Exception):
+    """Says why an answer is not right yet."""
+
+
+def require(condition, reason):
+    """Raise NotYet(reason) unless the condition holds."""
+    if not condition:
+        raise NotYet(reason)
+
+
+def require_type(answer, kind):
+    """Raise NotYet unless the answer is of this kind."""
+    found, wanted = type(answer).__name__, kind.__name__
+    require(isinstance(answer, kind), f"it should be of type {wanted}, not {found}")
+
+
+def exercise(number, hint):
+    """Register the decorated checker(answer), which raises NotYet, under its number."""
+
+    def register(checker):
+        EXERCISES[number] = (checker, hint)
+        return checker
+
+    return register
+
+
+def verdict(number, answer):
+    """The sentence that `check` prints about an answer."""
+    if number not in EXERCISES:
+        raise ValueError(f"there is no exercise {number!r} in {sorted(EXERCISES)}")
+    if answer is None:
+        return f"{number}: not attempted"
+    checker, _ = EXERCISES[number]
+    try:
+        checker(answer)
+    except NotYet as reason:
+        return f"{number}: not yet, because {reason}"
+    except Exception as error:  # the answer is the reader's code: it may raise anything
+        kind = type(error).__name__
+        return f"{number}: not yet, because checking it raised {kind}: {error}"
+    return f"{number}: right"
+
+
+def check(number, answer=None, hint=False):
+    """Judge an answer: right, not yet (and why), or not attempted; hint=True helps."""
+    print(verdict(number, answer))
+    if hint:
+        print("Hint:", EXERCISES[number][1])
+
+
+@exercise("2.1.1", "Row i of the matrix says which row of the table to read.")
+def one_hot_rows(answer):
+    """A matrix that reads rows 3, 0 and 3 of a table of five rows."""
+    matrix = torch.as_tensor(answer).float()
+    shape = tuple(matrix.shape)
+    require(shape == (3, 5), f"it should have shape (3, 5), not {shape}")
+    table = torch.arange(1.0, 11.0).view(5, 2)
+    for row, number in enumerate((3, 0, 3)):
+        got, wanted = (matrix[row] @ table).tolist(), table[number].tolist()
+        require(
+            got == wanted,
+            f"row {row} of its product with {table.tolist()} is {got}, not {wanted}",
+        )
+
+
+@exercise("2.1.2", "Give both words the same word before and the same word after.")
+def equal_company(answer):
+    """A text in which ebb and flood have the same neighbours, and boat others."""
+    require_type(answer, str)
+    words = answer.split()
+    for word in ("ebb", "flood", "boat"):
+        require(word in words, f"the word {word} is missing")
+    pairs = list(zip(words, words[1:]))
+    together = ("ebb", "flood") in pairs or ("flood", "ebb") in pairs
+    require(not together, "ebb and flood stand side by side")
+    ebb, flood, boat = (company(word, pairs) for word in ("ebb", "flood", "boat"))
+    require(ebb, "ebb has no neighbours")
+    unequal = ", ".join(sorted((ebb - flood) + (flood - ebb)))
+    require(not unequal, f"ebb and flood do not equally often have {unequal}")
+    require(ebb != boat, "boat has the same neighbours as ebb and flood")
+
+
+def company(word, pairs):
+    """Count a word's neighbours: {"the on the left": 2, ...}."""
+    before = [f"{left} on the left" for left, right in pairs if right == word]
+    after = [f"{right} on the right" for left, right in pairs if left == word]
+    return Counter(before + after)
+
+
+@exercise("2.1.3", "Scale to length 1; then add up each row's products with the rest.")
+def odd_one_out(answer):
+    """A function that finds the row whose direction is least like the others'."""
+    for odd, factor in ((0, 1.0), (2, 1.0), (4, 50.0), (1, 0.02)):
+        rows = torch.tensor([[5.0, 4, 0], [1, 1, 0], [9, 9, 1], [4, 5, 1], [2, 2, 0]])
+        rows[odd] = factor * torch.tensor([1.0, -2.0, 2.0])
+        found = int(answer(rows.clone()))
+        require(found == odd, f"it says row {found}, not row {odd}, of {rows.tolist()}")
+
+
+@exercise("2.2.1", "Count each quotation mark, comma and apostrophe; -- is one token.")
+def number_of_tokens(answer):
+    """How many tokens split_words finds in the exercise's sentence."""
+    tokens = split_words('"There\'s the sea--look!" said Amos, and listened.')
+    require_type(answer, int)
+    size = "few" if answer < len(tokens) else "many"
+    require(answer == len(tokens), f"{answer} is too {size}")
+
+
+@exercise("2.2.2", "The first alternative that fits wins: should - or -- come first?")
+def hyphens_apart(answer):
+    """A split_words that cuts at hyphens too and leaves -- whole."""
+    texts = ["harbour-master", "Gone -- all gone.", "sea--look", "a half-hour", "- -"]
+    for text in [*texts, "a daughter-in-law, wet", load_text()]:
+        pieces = re.split(r'([,.:;?_!"()\']|--|-|\s)', text)
+        compare_tokens(answer(text), [p for p in pieces if p.strip()], text)
+
+
+@exercise("2.2.3", "split_words strips pieces and drops empty ones: which may you do?")
+def nothing_lost(answer):
+    """A function whose tokens are those of split_words, and the white space."""
+    for text in ("What did it do?", "  two  spaces ", "a\n\nb\tc", "", load_text()):
+        tokens = answer(text)
+        where = f"of {text!r}" if len(text) < 50 else "of the story"
+        require("" not in tokens, f"the tokens {where} include empty strings")
+        require("".join(tokens) == text, f"the tokens {where} do not give it back")
+        visible = [token for token in tokens if token.strip()]
+        compare_tokens(visible, split_words(text), text)
+
+
+def compare_tokens(found, wanted, text):
+    """Raise NotYet at the first token that is not the wanted one."""
+    found = list(found)
+    if len(text) < 50:
+        require(found == wanted, f"{text!r} gives {found}, not {wanted}")
+    for number, (token, right) in enumerate(zip(found, wanted)):
+        reason = f"token {number} of the story is {token!r}, not {right!r}"
+        require(token == right, reason)
+    sizes = f"{len(found):,} tokens, not {len(wanted):,}"
+    require(len(found) == len(wanted), f"the story gives {sizes}")
+
+
+def story_vocab():
+    """The vocabulary of the story, with the special tokens at its end."""
+    tokens = sorted(set(split_words(load_text()))) + ["<|endoftext|>", "<|unk|>"]
+    return {token: token_id for token_id, token in enumerate(tokens)}
+
+
+@exercise("2.3.1", "Each word once, from a to z, numbered from 0.")
+def small_vocabulary(answer):
+    """The vocabulary of "to err or not to err"."""
+    require_type(answer, dict)
+    wanted = {"err": 0, "not": 1, "or": 2, "to": 3}
+    missing, extra = wanted.keys() - answer.keys(), answer.keys() - wanted.keys()
+    require(not missing, f"it has no entry for {sorted(missing)}")
+    require(not extra, f"it has entries that are not words of the text: {list(extra)}")
+    for word, token_id in wanted.items():
+        found = answer[word]
+        require(found == token_id, f"{word!r} has the id {found!r}, not {token_id}")
+
+
+@exercise("2.3.2", "decode puts one space before a token, and none before punctuation.")
+def survivor(answer):
+    """A text with a comma and a quotation mark that encode and decode give back."""
+    require_type(answer, str)
+    for mark in (",", '"'):
+        require(mark in answer, f"it has no {mark}")
+    tokenizer = SimpleTokenizerV1(story_vocab())
+    ids = tokenizer.encode(answer)
+    require(len(ids) >= 6, f"it has {len(ids)} tokens, fewer than 6")
+    back = tokenizer.decode(ids)
+    require(back == answer, f"{answer!r} comes back as {back!r}")
+
+
+@exercise("2.3.3", "sorted takes a key; a key may be a pair: (-count, token).")
+def by_frequency(answer):
+    """A function that numbers tokens by frequency, then by alphabet."""
+    for tokens in (["b", "a", "b"], ["b", "c", "a"], [], split_words(load_text())):
+        counts = Counter(tokens)
+        order = sorted(counts, key=lambda token: (-counts[token], token))
+        wanted = {token: token_id for token_id, token in enumerate(order)}
+        found = answer(list(tokens))
+        if len(tokens) < 10:
+            require(found == wanted, f"{tokens} gives {found}, not {wanted}")
+        for token, token_id in wanted.items():
+            reason = f"in the story {token!r} has the id {found.get(token)}"
+            require(found.get(token) == token_id, f"{reason}, not {token_id}")
+        require(len(found) == len(wanted), "it has tokens that are not in the story")
+
+
+@exercise("2.4.1", "A name that the story does not have is unknown; so is email.")
+def two_unknown(answer):
+    """A sentence of five tokens or more, two of them unknown to the story."""
+    require_type(answer, str)
+    require("<|" not in answer, "it spells a special token out")
+    vocab = story_vocab()
+    ids = SimpleTokenizerV2(vocab).encode(answer)
+    require(len(ids) >= 5, f"it has {len(ids)} tokens, fewer than 5")
+    unknown = [token for token in split_words(answer) if token not in vocab]
+    require(len(unknown) == 2, f"the unknown tokens are {unknown}, not two")
+
+
+@exercise("2.4.2", "Walk through the ids; at end_id begin a new list.")
+def apart_again(answer):
+    """A function that cuts token ids into documents at end_id."""
+    cases = [([5, 9, 0, 7], 0), ([5, 9, 0, 7], 9), ([3], 1), ([8, 1, 8, 1, 8, 8], 1)]
+    for ids, end_id in cases:
+        wanted = [[]]
+        for token_id in ids:
+            if token_id == end_id:
+                wanted.append([])
+            else:
+                wanted[-1].append(token_id)
+        found = [list(document) for document in answer(list(ids), end_id)]
+        reason = f"{ids} with end_id {end_id} gives {found}, not {wanted}"
+        require(found == wanted, reason)
+
+
+@exercise("2.4.3", "Lower-case the story, then cut it into tokens and tenths as above.")
+def unknown_in_lower_case(answer):
+    """The share of unknown tokens in the last tenth of the story in lower case."""
+    tokens = split_words(load_text().lower())
+    cut = len(tokens) * 9 // 10
+    known = set(tokens[:cut])
+    share = sum(token not in known for token in tokens[cut:]) / (len(tokens) - cut)
+    answer = float(answer)
+    require(answer <= 1, f"{answer:g} is no share: it should lie between 0 and 1")
+    size = "small" if answer < share else "large"
+    require(abs(answer - share) < 0.0005, f"{answer:.4f} is too {size}")
+
+
+@exercise("2.5.1", "encode gives the ids; decode takes a list, even of one id.")
+def pieces_of_unknown_words(answer):
+    """The strings of GPT-2's tokens for the book's made-up words."""
+    require(
+        isinstance(answer, (list, tuple)) and all(isinstance(p, str) for p in answer),
+        "it should be a list of strings, one for each token",
+    )
+    joined = "".join(answer)
+    require(
+        joined == "Akwirw ier", f"the pieces join to {joined!r}, not to 'Akwirw ier'"
+    )
+    gpt2 = get_tokenizer("gpt2")
+    pieces = [gpt2.decode([token_id]) for token_id in gpt2.encode("Akwirw ier")]
+    require(
+        list(answer) == pieces,
+        f"GPT-2 cuts it into {len(pieces)} tokens, and yours are other {len(answer)}",
+    )
+
+
+@exercise("2.5.2", "ti must be more frequent than de; and a space is a neighbour too.")
+def text_that_teaches_tide(answer):
+    """A text whose first three merges make ti, de and tide."""
+    require_type(answer, str)
+    vocab, _ = train_vocab(answer, 259, [])
+    learned = [token for token, token_id in vocab.items() if token_id > 255]
+    require(
+        learned == [b"ti", b"de", b"tide"],
+        f"it teaches {', '.join(str(token)[1:] for token in learned)}",
+    )
+
+
+@exercise("2.6.1", "The last window needs a next token, too. Where may it start?")
+def number_of_windows(answer):
+    """How many windows of 256 at stride 128 a text of 1,000 tokens gives."""
+    require(
+        isinstance(answer, (int, float)), f"it is a {type(answer).__name__}, no number"
+    )
+    require(answer == 6, f"it gives {'more' if answer < 6 else 'fewer'} than {answer}")
+
+
+@exercise("2.6.2", "Four of the arguments must differ from their defaults.")
+def loader_for_testing(answer):
+    """A loader of the story's windows of 64, side by side, four at a time, in order."""
+    require_type(answer, DataLoader)
+    batches = [input_batch for input_batch, _ in answer]
+    require(bool(batches), "it has no batches")
+    width = batches[0].shape[1]
+    require(width == 64, f"its windows have {width} tokens, not 64")
+    require(len(batches[0]) == 4, f"its batches have {len(batches[0])} windows, not 4")
+    seen = torch.cat(batches)
+    token_ids = torch.tensor(get_tokenizer("gpt2").encode(load_text()))
+    windows = token_ids[:-1].unfold(0, 64, 64)
+    require(
+        len(seen) >= len(windows),
+        f"{len(windows)} windows fit side by side, and it shows {len(seen)}",
+    )
+    require(len(seen) == len(windows), "its windows overlap")
+    require(torch.equal(seen, windows), "its windows are not in the text's order")
+
+
+@exercise("2.6.3", "The inputs end one token too early; the last target has it.")
+def tokens_of_windows(answer):
+    """A function from a dataset of windows side by side to the tokens they cover."""
+    require(callable(answer), "it should be a function")
+    for text, max_length in [(load_text(), 64), ("What did it do?", 2), ("a b", 1)]:
+        dataset = GPTDatasetV1(text, get_tokenizer("gpt2"), max_length, max_length)
+        token_ids = torch.tensor(get_tokenizer("gpt2").encode(text))
+        expected = token_ids[: dataset.input_ids.numel() + 1]
+        token_ids = answer(dataset)
+        require(
+            isinstance(token_ids, torch.Tensor) and token_ids.dim() == 1,
+            "it should return a tensor with one axis",
+        )
+        require(
+            len(token_ids) == len(expected),
+            f"{len(dataset)} windows of {max_length} cover {len(expected)} tokens, "
+            f"and it returns {len(token_ids)}",
+        )
+        require(torch.equal(token_ids, expected), "some tokens are not the text's")

