@@ -1,0 +1,157 @@
+"""GPT-2's architecture, piece by piece (chapter 4; Radford et al. 2019).
+
+Shapes: b = batch, num_tokens <= context_length; emb_dim = width of the residual stream.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ch03.attention import MultiHeadAttention
+
+GPT_CONFIG_124M = {
+    "vocab_size": 50257,  # entries of the BPE vocabulary
+    "context_length": 1024,  # tokens the model can look at
+    "emb_dim": 768,  # width of the residual stream
+    "n_heads": 12,  # attention heads in a block
+    "n_layers": 12,  # transformer blocks
+    "drop_rate": 0.1,  # share of values that dropout sets to zero
+    "qkv_bias": False,  # bias in the query, key and value layers
+}
+
+
+def check_config(cfg):
+    """Raise ValueError naming the key that is missing, unknown or has a wrong value."""
+    missing = sorted(GPT_CONFIG_124M.keys() - cfg.keys())
+    unknown = sorted(cfg.keys() - GPT_CONFIG_124M.keys())
+    if missing or unknown:
+        raise ValueError(f"config: missing keys {missing}, unknown keys {unknown}")
+    for key in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
+        if not isinstance(cfg[key], int) or cfg[key] < 1:
+            raise ValueError(f"config: {key} must be a whole number, not {cfg[key]!r}")
+    if not 0 <= cfg["drop_rate"] < 1:
+        raise ValueError(f"config: drop_rate {cfg['drop_rate']} is not in [0, 1)")
+    if cfg["emb_dim"] % cfg["n_heads"]:
+        raise ValueError(
+            f"config: n_heads {cfg['n_heads']} does not divide emb_dim {cfg['emb_dim']}"
+        )
+
+
+class LayerNorm(nn.Module):
+    """Mean 0 and variance 1 over emb_dim, then scale and shift (Ba et al. 2016)."""
+
+    def __init__(self, emb_dim):
+        super().__init__()
+        self.eps = 1e-5
+        self.scale = nn.Parameter(torch.ones(emb_dim))
+        self.shift = nn.Parameter(torch.zeros(emb_dim))
+
+    def forward(self, x):
+        return F.layer_norm(x, self.scale.shape, self.scale, self.shift, self.eps)
+
+
+class GELU(nn.Module):
+    """GELU by its tanh formula, as GPT-2 was trained (Hendrycks & Gimpel 2016, 2)."""
+
+    def forward(self, x):
+        return F.gelu(x, approximate="tanh")
+
+
+class FeedForward(nn.Module):
+    """Two linear layers, four times as wide in between, applied to each token alone."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(cfg["emb_dim"], 4 * cfg["emb_dim"]),
+            GELU(),
+            nn.Linear(4 * cfg["emb_dim"], cfg["emb_dim"]),
+        )
+
+    def forward(self, x):
+        return self.layers(x)  # (b, num_tokens, emb_dim)
+
+
+class ExampleDeepNeuralNetwork(nn.Module):
+    """Linear layers with GELU, with or without shortcuts, to watch the gradients."""
+
+    def __init__(self, layer_sizes, use_shortcut):
+        super().__init__()
+        self.use_shortcut = use_shortcut
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.Linear(size_in, size_out), GELU())
+            for size_in, size_out in zip(layer_sizes, layer_sizes[1:])
+        )
+
+    def forward(self, x):
+        for layer in self.layers:
+            layer_output = layer(x)
+            fits = self.use_shortcut and x.shape == layer_output.shape
+            x = x + layer_output if fits else layer_output
+        return x
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then a feed-forward network, each normalized first and added on."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.att = MultiHeadAttention(
+            d_in=cfg["emb_dim"],
+            d_out=cfg["emb_dim"],
+            context_length=cfg["context_length"],
+            dropout=cfg["drop_rate"],
+            num_heads=cfg["n_heads"],
+            qkv_bias=cfg["qkv_bias"],
+        )
+        self.ff = FeedForward(cfg)
+        self.norm1 = LayerNorm(cfg["emb_dim"])
+        self.norm2 = LayerNorm(cfg["emb_dim"])
+        self.drop_resid = nn.Dropout(cfg["drop_rate"])
+
+    def forward(self, x):
+        x = x + self.drop_resid(self.att(self.norm1(x)))  # (b, num_tokens, emb_dim)
+        return x + self.drop_resid(self.ff(self.norm2(x)))
+
+
+class GPTModel(nn.Module):
+    """Token ids (b, num_tokens) to logits (b, num_tokens, vocab_size)."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        check_config(cfg)
+        self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
+        self.pos_emb = nn.Embedding(cfg["context_length"], cfg["emb_dim"])
+        self.drop_emb = nn.Dropout(cfg["drop_rate"])
+        self.trf_blocks = nn.Sequential(
+            *[TransformerBlock(cfg) for _ in range(cfg["n_layers"])]
+        )
+        self.final_norm = LayerNorm(cfg["emb_dim"])
+        self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
+
+    def forward(self, in_idx):
+        num_tokens, context_length = in_idx.shape[1], self.pos_emb.num_embeddings
+        if num_tokens > context_length:
+            raise ValueError(
+                f"{num_tokens} tokens exceed context_length {context_length}"
+            )
+        positions = torch.arange(num_tokens, device=in_idx.device)
+        x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (b, num_tokens, emb_dim)
+        x = self.trf_blocks(self.drop_emb(x))
+        return self.out_head(self.final_norm(x))  # (b, num_tokens, vocab_size)
+
+
+@torch.no_grad()
+def generate_text_simple(model, idx, max_new_tokens, context_size):
+    """Append the most likely token max_new_tokens times: idx is (b, num_tokens).
+
+    The model sees the last context_size tokens. Call model.eval() first, or dropout
+    disturbs the choice.
+    """
+    if idx.shape[1] == 0:
+        raise ValueError("the prompt is empty: give at least one token")
+    for _ in range(max_new_tokens):
+        logits = model(idx[:, -context_size:])[:, -1]  # (b, vocab_size)
+        idx_next = logits.argmax(dim=-1, keepdim=True)  # (b, 1)
+        idx = torch.cat((idx, idx_next), dim=1)
+    return idx
