@@ -1,0 +1,68 @@
+"""Where to compute, and how to make it fast (a support module: used, not taught)."""
+
+import ctypes
+import os
+import platform
+
+import torch
+
+from ch04.gpt import GPT_CONFIG_124M, GPTModel
+
+TINY_CONFIG = GPT_CONFIG_124M | {
+    "vocab_size": 97,
+    "context_length": 16,
+    "emb_dim": 32,
+    "n_heads": 4,
+    "n_layers": 2,
+}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+
+def available_devices():
+    """The devices that PyTorch finds here, the one that should be fastest first."""
+    found = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    return [name for name, is_there in found.items() if is_there] + ["cpu"]
+
+
+def agrees_with_cpu(device):
+    """True if a tiny GPT gives the CPU's logits on the device, within 0.001."""
+    with torch.random.fork_rng():
+        torch.manual_seed(123)
+        model = GPTModel(TINY_CONFIG).eval()
+        token_ids = torch.randint(TINY_CONFIG["vocab_size"], (9, 16))
+    with torch.no_grad():
+        expected = model(token_ids)
+        logits = model.to(device)(token_ids.to(device)).cpu()
+    return torch.allclose(logits, expected, atol=1e-3)
+
+
+def pick_device():
+    """LLMS_DEVICE if it is set, else the first device that agrees with the CPU."""
+    available = available_devices()
+    wanted = os.environ.get("LLMS_DEVICE")
+    if wanted and wanted not in available:
+        raise ValueError(f"LLMS_DEVICE is {wanted!r}, but this machine has {available}")
+    if wanted:
+        return torch.device(wanted)
+    for name in available[:-1]:
+        if agrees_with_cpu(name):
+            return torch.device(name)
+        print(f"{name} is here but computes other logits than the CPU: not used")
+    return torch.device("cpu")
+
+
+def fast_math(device):
+    """Set what makes training on this device fast and leaves float32 results near.
+
+    On a CPU: oneDNN for matrix products (results differ by about 1e-4), and memory kept
+    between steps instead of given back to the system and faulted in again (glibc only).
+    """
+    on_cpu = torch.device(device).type == "cpu"
+    torch.set_float32_matmul_precision("medium" if on_cpu else "high")
+    if on_cpu and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)

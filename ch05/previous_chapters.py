@@ -1,0 +1,19 @@
+"""What chapter 5 uses of the chapters before it."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the repository's root
+
+from ch02.dataset import create_dataloader_v1, load_text
+from ch02.tokenizer import get_tokenizer
+from ch04.gpt import GPT_CONFIG_124M, GPTModel, generate_text_simple
+
+__all__ = [
+    "GPT_CONFIG_124M",
+    "GPTModel",
+    "create_dataloader_v1",
+    "generate_text_simple",
+    "get_tokenizer",
+    "load_text",
+]

@@ -1,0 +1,147 @@
+"""Losses, evaluation and the training loop (chapter 5).
+
+Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens).
+"""
+
+from itertools import islice
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from matplotlib.ticker import MaxNLocator
+from tqdm.auto import tqdm
+
+from ch02.dataset import create_dataloader_v1
+from ch04.gpt import generate_text_simple
+
+
+def text_to_token_ids(text, tokenizer):
+    """Text to a batch of one: (1, num_tokens). `<|endoftext|>` counts as one token."""
+    token_ids = tokenizer.encode(text, allowed_special={"<|endoftext|>"})
+    return torch.tensor(token_ids, dtype=torch.long).unsqueeze(0)
+
+
+def token_ids_to_text(token_ids, tokenizer):
+    """A batch of one, (1, num_tokens), back to text."""
+    return tokenizer.decode(token_ids.squeeze(0).tolist())
+
+
+def create_train_val_loaders(txt, context_length, batch_size=2, train_ratio=0.9):
+    """Loaders over the first train_ratio of a text, shuffled, and over the rest."""
+    split_idx = int(train_ratio * len(txt))
+    sizes = {
+        "batch_size": batch_size,
+        "max_length": context_length,
+        "stride": context_length,
+    }
+    train_loader = create_dataloader_v1(txt[:split_idx], **sizes)
+    val_loader = create_dataloader_v1(
+        txt[split_idx:], **sizes, shuffle=False, drop_last=False
+    )
+    return train_loader, val_loader
+
+
+def calc_loss_batch(input_batch, target_batch, model, device):
+    """Mean cross-entropy of the next tokens of a batch, in nats per token."""
+    input_batch, target_batch = input_batch.to(device), target_batch.to(device)
+    logits = model(input_batch)  # (b, num_tokens, vocab_size)
+    return F.cross_entropy(logits.flatten(0, 1), target_batch.flatten())
+
+
+def calc_loss_loader(data_loader, model, device, num_batches=None):
+    """Mean loss per token over the first num_batches of a loader (default: all)."""
+    total_loss, num_tokens = 0.0, 0
+    for input_batch, target_batch in islice(data_loader, num_batches):
+        loss = calc_loss_batch(input_batch, target_batch, model, device)
+        total_loss += loss.detach() * target_batch.numel()
+        num_tokens += target_batch.numel()
+    if num_tokens == 0:
+        raise ValueError("no batch to take the loss of: the loader is empty")
+    return (total_loss / num_tokens).item()
+
+
+@torch.no_grad()
+def evaluate_model(model, train_loader, val_loader, device, eval_iter):
+    """(train loss, validation loss) over eval_iter batches each, without dropout."""
+    was_training = model.training
+    model.eval()
+    train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
+    val_loss = calc_loss_loader(val_loader, model, device, num_batches=eval_iter)
+    model.train(was_training)
+    return train_loss, val_loss
+
+
+def generate_and_print_sample(model, tokenizer, device, start_context):
+    """Print start_context and the 50 tokens that the model likes best after it."""
+    was_training = model.training
+    model.eval()
+    token_ids = generate_text_simple(
+        model,
+        idx=text_to_token_ids(start_context, tokenizer).to(device),
+        max_new_tokens=50,
+        context_size=model.pos_emb.num_embeddings,
+    )
+    tqdm.write(token_ids_to_text(token_ids, tokenizer).replace("\n", " "))
+    model.train(was_training)
+
+
+def train_model_simple(
+    model,
+    train_loader,
+    val_loader,
+    optimizer,
+    device,
+    num_epochs,
+    eval_freq,
+    eval_iter,
+    start_context,
+    tokenizer,
+):
+    """Train for num_epochs; every eval_freq steps evaluate on eval_iter batches.
+
+    Returns three lists of one length: train losses, validation losses, tokens seen.
+    Raises FloatingPointError as soon as an evaluation finds a loss that is not finite.
+    """
+    train_losses, val_losses, track_tokens_seen = [], [], []
+    tokens_seen, global_step = 0, -1
+    model.train()
+    bar = tqdm(total=num_epochs * len(train_loader), unit="step", leave=False)
+    for epoch in range(num_epochs):
+        for input_batch, target_batch in train_loader:
+            optimizer.zero_grad()
+            calc_loss_batch(input_batch, target_batch, model, device).backward()
+            optimizer.step()
+            tokens_seen += input_batch.numel()
+            global_step += 1
+            bar.update()
+            if global_step % eval_freq == 0:
+                losses = evaluate_model(
+                    model, train_loader, val_loader, device, eval_iter
+                )
+                if not torch.tensor(losses).isfinite().all():
+                    raise FloatingPointError(f"loss {losses} after step {global_step}")
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
+                track_tokens_seen.append(tokens_seen)
+                bar.write(
+                    f"Ep {epoch + 1} (Step {global_step:06d}): "
+                    f"Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
+                )
+        generate_and_print_sample(model, tokenizer, device, start_context)
+    bar.close()
+    return train_losses, val_losses, track_tokens_seen
+
+
+def plot_losses(epochs_seen, tokens_seen, train_losses, val_losses, path=None):
+    """Draw both losses over epochs and over tokens seen; save to path if given."""
+    fig, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    ax.plot(epochs_seen, train_losses, label="training")
+    ax.plot(epochs_seen, val_losses, linestyle="--", label="validation")
+    ax.set(xlabel="epochs", ylabel="loss (nats per token)")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.legend()
+    above = ax.twiny()  # the same x axis, counted in tokens
+    above.plot(tokens_seen, train_losses, alpha=0)
+    above.set_xlabel("tokens seen")
+    if path:
+        fig.savefig(path, dpi=150)
