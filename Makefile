@@ -1,0 +1,51 @@
+# make            train a GPT on a short story and draw ch05/train_plot.png
+# make test       run the tests
+# make lab        open the notebooks in JupyterLab
+# make notebooks  run every notebook in full and save its outputs
+#
+# Each sets up .venv first, once; a changed requirements.txt sets it up again.
+
+READY := .venv/ready
+TEXT := the-tide-table
+# Gigabytes that the packages take; PyTorch for Linux brings NVIDIA's libraries along.
+NEED_GB := $(if $(filter Darwin,$(shell uname -s)),4,10)
+
+.PHONY: train test lab notebooks
+.DEFAULT_GOAL := train
+
+train: $(READY)
+	@.venv/bin/python -m ch05.pretrain --text "$(TEXT)"
+
+test: $(READY)
+	@.venv/bin/python -m pytest
+
+lab: $(READY)
+	@.venv/bin/python -m jupyter lab
+
+notebooks: $(READY)
+	@.venv/bin/python -m tests.notebooks
+
+SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+
+$(READY): requirements.txt
+	@python=; \
+	for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
+	  if "$$candidate" -c '$(SUITS)' 2>/dev/null; then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo "error: this course needs Python 3.11, 3.12 or 3.13, and among" \
+	    "'$(or $(PYTHON),python3 python3.13 python3.12 python3.11 python)' there is none." \
+	    "Install one, then run: make PYTHON=python3.13" >&2; exit 1; \
+	fi; \
+	free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'); \
+	if [ "$$free" -lt $(NEED_GB) ]; then \
+	  echo "error: setting up takes $(NEED_GB) GB of disk and $$free GB are free here." \
+	    "Make room, or say that less will do: make NEED_GB=3" >&2; exit 1; \
+	fi; \
+	echo "Setting up .venv with $$("$$python" --version); this happens once."; \
+	if ! { "$$python" -m venv .venv && \
+	  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt; }; then \
+	  echo "error: setting up .venv stopped, for the reason above. Mend it and run make" \
+	    "again: it goes on where it stopped." >&2; exit 1; \
+	fi
+	@touch $(READY)

@@ -1,0 +1,41 @@
+"""What several test files share: the devices of this machine, and a tiny GPT."""
+
+import pytest
+import torch
+
+from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch05.device import available_devices
+
+TINY = GPT_CONFIG_124M | {
+    "vocab_size": 101,
+    "context_length": 12,
+    "emb_dim": 16,
+    "n_heads": 4,
+    "n_layers": 2,
+}
+
+
+@pytest.fixture(params=available_devices())
+def device(request):
+    """Each device that is here: a test that asks for it runs once on each."""
+    return torch.device(request.param)
+
+
+@pytest.fixture
+def tiny_config():
+    """The config of a GPT that computes in milliseconds."""
+    return dict(TINY)
+
+
+@pytest.fixture
+def tiny_model(tiny_config):
+    """A seeded tiny GPT in evaluation mode, on the CPU."""
+    torch.manual_seed(123)
+    return GPTModel(tiny_config).eval()
+
+
+@pytest.fixture
+def token_ids():
+    """Two rows of ten seeded token ids of the tiny vocabulary."""
+    generator = torch.Generator().manual_seed(123)
+    return torch.randint(TINY["vocab_size"], (2, 10), generator=generator)

@@ -1,0 +1,266 @@
+"""The GPT model equals transformers' GPT-2 and counts as the book's."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from ch02.tokenizer import get_tokenizer
+from ch04.gpt import (
+    GELU,
+    GPT_CONFIG_124M,
+    ExampleDeepNeuralNetwork,
+    FeedForward,
+    GPTModel,
+    LayerNorm,
+    TransformerBlock,
+    check_config,
+    generate_text_simple,
+)
+from ch05.training import calc_loss_batch
+
+META = torch.device("meta")
+
+
+def draw(*shape):
+    """Seeded normal numbers."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(123))
+
+
+@pytest.fixture(scope="module")
+def gpt2_small():
+    """The untrained 124M model, seeded as in the book."""
+    torch.manual_seed(123)
+    return GPTModel(GPT_CONFIG_124M).eval()
+
+
+def count(model):
+    """Number of parameters, a shared one counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_layer_norm_equals_torch():
+    ours, reference = LayerNorm(16), nn.LayerNorm(16)
+    with torch.no_grad():
+        ours.scale.copy_(draw(16))
+        ours.shift.copy_(draw(16) + 1)
+        reference.weight.copy_(ours.scale)
+        reference.bias.copy_(ours.shift)
+    x = 5 * draw(3, 4, 16) + 2
+    torch.testing.assert_close(ours(x), reference(x))
+
+
+def test_layer_norm_gives_mean_0_and_variance_1():
+    x = LayerNorm(64)(5 * draw(3, 4, 64) + 2)
+    torch.testing.assert_close(x.mean(-1), torch.zeros(3, 4), atol=1e-5, rtol=0)
+    variance = x.var(-1, unbiased=False)
+    torch.testing.assert_close(variance, torch.ones(3, 4), atol=1e-4, rtol=0)
+
+
+def test_gelu_is_the_tanh_formula():
+    x = torch.linspace(-6, 6, 101)
+    inner = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    torch.testing.assert_close(GELU()(x), 0.5 * x * (1 + torch.tanh(inner)))
+    assert not torch.allclose(GELU()(x), F.gelu(x), atol=1e-5)
+
+
+def test_feed_forward_treats_each_token_alone(tiny_config):
+    torch.manual_seed(123)
+    layer = FeedForward(tiny_config)
+    x = draw(2, 5, 16)
+    assert layer.layers[0].out_features == 64
+    torch.testing.assert_close(layer(x)[:, 2:3], layer(x[:, 2:3]))
+
+
+def test_shortcuts_keep_the_gradient_of_the_first_layer_alive():
+    norms = {}
+    for use_shortcut in (False, True):
+        torch.manual_seed(123)
+        network = ExampleDeepNeuralNetwork([3] * 12 + [1], use_shortcut)
+        network(torch.tensor([[1.0, 0.0, -1.0]])).square().sum().backward()
+        norms[use_shortcut] = network.layers[0][0].weight.grad.norm().item()
+    assert norms[True] > 1000 * norms[False] > 0
+
+
+def test_block_adds_to_what_it_gets(tiny_config):
+    """With silent last layers a block hands its input on unchanged."""
+    torch.manual_seed(123)
+    block = TransformerBlock(tiny_config).eval()
+    for layer in (block.att.out_proj, block.ff.layers[-1]):
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    x = draw(2, 5, 16)
+    assert torch.equal(block(x), x)
+
+
+def test_parameters_as_the_book_counts_them(gpt2_small):
+    assert count(gpt2_small) == 163_009_536
+
+
+def test_tied_embeddings_are_one_parameter():
+    with META:
+        model = GPTModel(GPT_CONFIG_124M)
+    model.out_head.weight = model.tok_emb.weight
+    assert count(model) == 124_412_160
+
+
+@pytest.mark.parametrize(
+    ("emb_dim", "n_layers", "n_heads", "untied"),
+    [
+        (768, 12, 12, 163_037_184),
+        (1024, 24, 16, 406_286_336),
+        (1280, 36, 20, 838_359_040),
+        (1600, 48, 25, 1_638_022_400),
+    ],
+)
+def test_sizes_with_bias(emb_dim, n_layers, n_heads, untied):
+    sizes = {"emb_dim": emb_dim, "n_layers": n_layers, "n_heads": n_heads}
+    with META:
+        model = GPTModel(GPT_CONFIG_124M | sizes | {"qkv_bias": True})
+    assert count(model) == untied
+
+
+def test_seeded_as_the_book_it_gives_the_book_tokens(gpt2_small):
+    prompt = torch.tensor([get_tokenizer("gpt2").encode("Hello, I am")])
+    token_ids = generate_text_simple(gpt2_small, prompt, 6, context_size=1024)
+    new = [27018, 24086, 47843, 30961, 42348, 7267]
+    assert token_ids.tolist() == [[15496, 11, 314, 716, *new]]
+
+
+def copy_from_transformers(model, reference):
+    """Give our model transformers' weights; its Conv1D holds them transposed."""
+    for block, theirs in zip(model.trf_blocks, reference.transformer.h):
+        attention, joint = block.att, theirs.attn.c_attn
+        weights = joint.weight.T.chunk(3)
+        layers = (attention.W_query, attention.W_key, attention.W_value)
+        for layer, weight, bias in zip(layers, weights, joint.bias.chunk(3)):
+            layer.weight.copy_(weight)
+            layer.bias.copy_(bias)
+        for layer, conv in (
+            (attention.out_proj, theirs.attn.c_proj),
+            (block.ff.layers[0], theirs.mlp.c_fc),
+            (block.ff.layers[2], theirs.mlp.c_proj),
+        ):
+            layer.weight.copy_(conv.weight.T)
+            layer.bias.copy_(conv.bias)
+        copy_norm(block.norm1, theirs.ln_1)
+        copy_norm(block.norm2, theirs.ln_2)
+    copy_norm(model.final_norm, reference.transformer.ln_f)
+    model.tok_emb.weight.copy_(reference.transformer.wte.weight)
+    model.pos_emb.weight.copy_(reference.transformer.wpe.weight)
+    model.out_head.weight.copy_(reference.lm_head.weight)
+
+
+def copy_norm(ours, theirs):
+    """Give our LayerNorm the scale and shift of torch's."""
+    ours.scale.copy_(theirs.weight)
+    ours.shift.copy_(theirs.bias)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [(torch.float32, 1e-4), (torch.float64, 1e-10)]
+)
+def test_logits_equal_transformers(tiny_config, token_ids, dtype, atol):
+    cfg = tiny_config | {"qkv_bias": True}
+    sizes = {
+        "vocab_size": cfg["vocab_size"],
+        "n_positions": cfg["context_length"],
+        "n_embd": cfg["emb_dim"],
+        "n_layer": cfg["n_layers"],
+        "n_head": cfg["n_heads"],
+    }
+    torch.manual_seed(123)
+    reference = GPT2LMHeadModel(GPT2Config(**sizes)).eval().to(dtype)
+    for parameter in reference.parameters():
+        parameter.normal_(std=0.3)  # biases and norms too: none is 0 or 1 any more
+    model = GPTModel(cfg).eval().to(dtype)
+    copy_from_transformers(model, reference)
+    expected = reference(token_ids).logits
+    torch.testing.assert_close(model(token_ids), expected, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("changed", range(1, 10))
+@torch.no_grad()
+def test_model_is_causal(tiny_model, token_ids, changed, device):
+    tiny_model.to(device)
+    token_ids = token_ids.to(device)
+    other = token_ids.clone()
+    other[:, changed:] = (other[:, changed:] + 1) % 101
+    before, after = tiny_model(token_ids), tiny_model(other)
+    assert torch.equal(before[:, :changed], after[:, :changed])
+    assert not torch.allclose(before[:, changed], after[:, changed])
+
+
+@torch.no_grad()
+def test_rows_of_a_batch_do_not_mix(tiny_model, token_ids):
+    alone = tiny_model(token_ids[1:])
+    torch.testing.assert_close(tiny_model(token_ids)[1:], alone)
+
+
+@torch.no_grad()
+def test_untrained_loss_is_near_that_of_guessing(tiny_model, token_ids):
+    loss = calc_loss_batch(token_ids[:, :-1], token_ids[:, 1:], tiny_model, "cpu")
+    assert abs(loss - math.log(101)) < 0.5
+
+
+def test_one_batch_can_be_learned_by_heart(tiny_config, token_ids, device):
+    torch.manual_seed(123)
+    model = GPTModel(tiny_config | {"drop_rate": 0.0}).to(device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    for _ in range(100):
+        optimizer.zero_grad()
+        loss = calc_loss_batch(token_ids[:, :-1], token_ids[:, 1:], model, device)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1
+
+
+def test_too_many_tokens_are_refused(tiny_model):
+    with pytest.raises(ValueError, match="13 tokens exceed context_length 12"):
+        tiny_model(torch.zeros(1, 13, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_heads": 5}, "n_heads 5 does not divide emb_dim 16"),
+        ({"n_layer": 2}, "unknown keys .'n_layer'."),
+        ({"emb_dim": 0}, "emb_dim must be a whole number, .*not 0"),
+        ({"n_layers": 2.5}, "n_layers must be a whole number, .*not 2.5"),
+        ({"drop_rate": 1.0}, "drop_rate 1.0 is not in"),
+    ],
+)
+def test_config_errors_name_the_key(tiny_config, change, message):
+    with pytest.raises(ValueError, match=message):
+        GPTModel(tiny_config | change)
+
+
+def test_a_missing_key_is_named(tiny_config):
+    del tiny_config["qkv_bias"]
+    with pytest.raises(ValueError, match="missing keys .'qkv_bias'."):
+        check_config(tiny_config)
+
+
+def test_generation_crops_what_the_model_cannot_see(tiny_model, token_ids):
+    long = torch.cat((token_ids, token_ids), dim=1)  # 20 tokens, the model takes 12
+    cropped = generate_text_simple(tiny_model, long[:, -12:], 3, context_size=12)
+    full = generate_text_simple(tiny_model, long, 3, context_size=12)
+    assert torch.equal(full[:, -3:], cropped[:, -3:])
+    assert torch.equal(full[:, :20], long)
+
+
+def test_generation_takes_the_most_likely_token(tiny_model, token_ids):
+    expected = token_ids
+    for _ in range(2):
+        likely = tiny_model(expected)[:, -1].argmax(dim=-1, keepdim=True)
+        expected = torch.cat((expected, likely), dim=1)
+    assert torch.equal(generate_text_simple(tiny_model, token_ids, 2, 12), expected)
+
+
+def test_an_empty_prompt_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="the prompt is empty"):
+        generate_text_simple(tiny_model, torch.zeros(1, 0, dtype=torch.long), 1, 12)

@@ -1,0 +1,198 @@
+"""Losses are what they say, and the loop trains, reports and stops as promised."""
+
+import math
+
+import matplotlib
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ch02.dataset import GPTDatasetV1, load_text
+from ch02.tokenizer import BPETokenizer, get_tokenizer
+from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch05.training import (
+    calc_loss_batch,
+    calc_loss_loader,
+    create_train_val_loaders,
+    evaluate_model,
+    generate_and_print_sample,
+    plot_losses,
+    text_to_token_ids,
+    token_ids_to_text,
+    train_model_simple,
+)
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="module")
+def story_tokenizer():
+    """A vocabulary of 300 tokens, small enough for a tiny model."""
+    return BPETokenizer.train(load_text(), 300)
+
+
+@pytest.fixture
+def small_config(tiny_config):
+    """The tiny model with the story's vocabulary."""
+    return tiny_config | {"vocab_size": 300}
+
+
+def story_loader(tokenizer, num_characters, batch_size=4):
+    """Batches of 12-token windows over the story's first characters, in order."""
+    text = load_text()[:num_characters]
+    dataset = GPTDatasetV1(text, tokenizer, max_length=12, stride=12)
+    return torch.utils.data.DataLoader(dataset, batch_size=batch_size)
+
+
+def test_text_to_ids_and_back():
+    tokenizer = get_tokenizer("gpt2")
+    token_ids = text_to_token_ids("Every effort<|endoftext|>", tokenizer)
+    assert token_ids.tolist() == [[6109, 3626, 50256]]
+    assert token_ids_to_text(token_ids, tokenizer) == "Every effort<|endoftext|>"
+
+
+def test_an_empty_text_gives_no_tokens():
+    assert text_to_token_ids("", get_tokenizer("gpt2")).shape == (1, 0)
+
+
+def test_loss_by_hand(tiny_model, token_ids, device):
+    """Minus the mean of the logarithms of the right tokens' probabilities."""
+    inputs, targets = token_ids[:, :-1], token_ids[:, 1:]
+    probas = tiny_model(inputs).softmax(dim=-1)
+    right = [
+        probas[row, position, targets[row, position]].log().item()
+        for row in range(2)
+        for position in range(9)
+    ]
+    loss = calc_loss_batch(inputs, targets, tiny_model.to(device), device)
+    assert loss.item() == pytest.approx(-sum(right) / 18, rel=1e-4)
+
+
+def test_loader_loss_is_the_mean_over_tokens(small_config, story_tokenizer):
+    """A short last batch counts by its tokens, not as much as a full one."""
+    torch.manual_seed(123)
+    model = GPTModel(small_config).eval()
+    loader = story_loader(story_tokenizer, 1000)
+    sizes = [len(inputs) for inputs, _ in loader]
+    assert sizes[-1] < sizes[0]
+    joined = [torch.cat(tensors) for tensors in zip(*loader)]
+    expected = F.cross_entropy(model(joined[0]).flatten(0, 1), joined[1].flatten())
+    assert calc_loss_loader(loader, model, "cpu") == pytest.approx(expected.item())
+
+
+def test_loader_loss_over_the_first_batches(small_config, story_tokenizer):
+    torch.manual_seed(123)
+    model = GPTModel(small_config).eval()
+    loader = story_loader(story_tokenizer, 1000)
+    first = calc_loss_batch(*next(iter(loader)), model, "cpu").item()
+    assert calc_loss_loader(loader, model, "cpu", 1) == pytest.approx(first)
+
+
+def test_an_empty_loader_is_an_error(tiny_model):
+    with pytest.raises(ValueError, match="the loader is empty"):
+        calc_loss_loader([], tiny_model, "cpu")
+
+
+def test_train_and_validation_text_do_not_overlap():
+    text = load_text()
+    train_loader, val_loader = create_train_val_loaders(text, context_length=64)
+    decode = get_tokenizer("gpt2").decode
+    train = decode(train_loader.dataset.input_ids.flatten().tolist())
+    val = decode(val_loader.dataset.input_ids.flatten().tolist())
+    assert text.startswith(train)
+    assert text[int(0.9 * len(text)) :].startswith(val)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_uses_no_dropout_and_restores_the_mode(
+    small_config, story_tokenizer, training
+):
+    torch.manual_seed(123)
+    model = GPTModel(small_config).train(training)
+    loader = story_loader(story_tokenizer, 1000)
+    losses = [evaluate_model(model, loader, loader, "cpu", eval_iter=2) for _ in "12"]
+    assert losses[0] == losses[1]
+    assert losses[0][0] == losses[0][1]
+    assert model.training is training
+
+
+def test_a_sample_is_printed(small_config, story_tokenizer, capsys):
+    torch.manual_seed(123)
+    model = GPTModel(small_config)
+    generate_and_print_sample(model, story_tokenizer, "cpu", "High water")
+    assert capsys.readouterr().out.startswith("High water")
+    assert model.training
+
+
+def train(model, loader, tokenizer, device="cpu", lr=1e-2, num_epochs=2):
+    """Train a small model, evaluating on each third step."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    settings = {"eval_freq": 3, "eval_iter": 2, "start_context": "High water"}
+    return train_model_simple(
+        model,
+        loader,
+        loader,
+        optimizer,
+        device,
+        num_epochs=num_epochs,
+        tokenizer=tokenizer,
+        **settings,
+    )
+
+
+def test_training_learns_and_reports(small_config, story_tokenizer, device, capsys):
+    torch.manual_seed(123)
+    model = GPTModel(small_config).to(device)
+    loader = story_loader(story_tokenizer, 2000)
+    steps = 4 * len(loader)
+    train_losses, val_losses, tokens_seen = train(
+        model, loader, story_tokenizer, device, num_epochs=4
+    )
+    assert len(train_losses) == len(val_losses) == len(tokens_seen)
+    assert len(tokens_seen) == math.ceil(steps / 3)
+    assert tokens_seen[:2] == [48, 4 * 48]
+    assert train_losses[-1] < train_losses[0] - 1
+    said = capsys.readouterr().out
+    assert f"Ep 1 (Step 000000): Train loss {train_losses[0]:.3f}, Val loss" in said
+    assert said.count("High water") == 4
+
+
+def test_same_seed_same_run(small_config, story_tokenizer):
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(123)
+        model = GPTModel(small_config)
+        runs.append(train(model, story_loader(story_tokenizer, 1000), story_tokenizer))
+    assert runs[0] == runs[1]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(small_config, story_tokenizer):
+    torch.manual_seed(123)
+    model = GPTModel(small_config)
+    loader = story_loader(story_tokenizer, 1000)
+    with pytest.raises(FloatingPointError, match="after step 0"):
+        train(model, loader, story_tokenizer, lr=float("inf"))
+
+
+def test_losses_are_drawn_and_saved(tmp_path):
+    plot_losses([0, 1, 2], [0, 50, 100], [9, 5, 2], [9, 7, 8], path=tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+    figure = matplotlib.pyplot.gcf()
+    drawn = [line.get_ydata().tolist() for line in figure.axes[0].lines]
+    assert drawn == [[9, 5, 2], [9, 7, 8]]
+    matplotlib.pyplot.close(figure)
+
+
+def test_untrained_losses_on_the_verdict_are_the_books(monkeypatch):
+    """10.988 and 10.981, as the book prints them for this text and these seeds."""
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    try:
+        text = load_text("the-verdict")
+    except Exception as error:
+        pytest.skip(f"needs the-verdict.txt in the downloads folder: {error}")
+    torch.manual_seed(123)
+    loaders = create_train_val_loaders(text, context_length=256)
+    torch.manual_seed(123)
+    model = GPTModel(GPT_CONFIG_124M | {"context_length": 256})
+    losses = evaluate_model(model, *loaders, "cpu", eval_iter=None)
+    assert losses == pytest.approx((10.988, 10.981), abs=0.001)
