@@ -7,7 +7,8 @@ import re
 from collections import Counter
 
 import torch
-from torch.utils.data import DataLoader
+import torch.nn.functional as F
+from torch import nn
 
 from ch02.bpe import train_vocab
 from ch02.dataset import GPTDatasetV1, load_text
@@ -31,10 +32,23 @@ def require(condition, reason):
         raise NotYet(reason)
 
 
-def require_type(answer, kind):
-    """Raise NotYet unless the answer is of this kind."""
-    found, wanted = type(answer).__name__, kind.__name__
-    require(isinstance(answer, kind), f"it should be of type {wanted}, not {found}")
+def require_kind(answer, *names):
+    """Raise NotYet unless the answer is an object of a class with one of these names.
+
+    Names are compared, since a class that a notebook defines is not the module's.
+    """
+    wanted, found = " or ".join(names), type(answer)
+    if isinstance(answer, type):
+        raise NotYet(f"it should be an object of class {wanted}, not a class: call it")
+    known = {kind.__name__ for kind in found.__mro__}
+    message = f"it should be an object of class {wanted}, not {found.__name__}"
+    require(known & set(names), message)
+
+
+def require_function(answer):
+    """Raise NotYet unless the answer can be called."""
+    found = type(answer).__name__
+    require(callable(answer), f"it should be a function, not of type {found}")
 
 
 def exercise(number, hint):
@@ -89,7 +103,7 @@ def one_hot_rows(answer):
 @exercise("2.1.2", "Give both words the same word before and the same word after.")
 def equal_company(answer):
     """A text in which ebb and flood have the same neighbours, and boat others."""
-    require_type(answer, str)
+    require_kind(answer, "str")
     words = answer.split()
     for word in ("ebb", "flood", "boat"):
         require(word in words, f"the word {word} is missing")
@@ -113,6 +127,7 @@ def company(word, pairs):
 @exercise("2.1.3", "Scale to length 1; then add up each row's products with the rest.")
 def odd_one_out(answer):
     """A function that finds the row whose direction is least like the others'."""
+    require_function(answer)
     for odd, factor in ((0, 1.0), (2, 1.0), (4, 50.0), (1, 0.02)):
         rows = torch.tensor([[5.0, 4, 0], [1, 1, 0], [9, 9, 1], [4, 5, 1], [2, 2, 0]])
         rows[odd] = factor * torch.tensor([1.0, -2.0, 2.0])
@@ -124,7 +139,7 @@ def odd_one_out(answer):
 def number_of_tokens(answer):
     """How many tokens split_words finds in the exercise's sentence."""
     tokens = split_words('"There\'s the sea--look!" said Amos, and listened.')
-    require_type(answer, int)
+    require_kind(answer, "int")
     size = "few" if answer < len(tokens) else "many"
     require(answer == len(tokens), f"{answer} is too {size}")
 
@@ -132,6 +147,7 @@ def number_of_tokens(answer):
 @exercise("2.2.2", "The first alternative that fits wins: should - or -- come first?")
 def hyphens_apart(answer):
     """A split_words that cuts at hyphens too and leaves -- whole."""
+    require_function(answer)
     texts = ["harbour-master", "Gone -- all gone.", "sea--look", "a half-hour", "- -"]
     for text in [*texts, "a daughter-in-law, wet", load_text()]:
         pieces = re.split(r'([,.:;?_!"()\']|--|-|\s)', text)
@@ -141,6 +157,7 @@ def hyphens_apart(answer):
 @exercise("2.2.3", "split_words strips pieces and drops empty ones: which may you do?")
 def nothing_lost(answer):
     """A function whose tokens are those of split_words, and the white space."""
+    require_function(answer)
     for text in ("What did it do?", "  two  spaces ", "a\n\nb\tc", "", load_text()):
         tokens = answer(text)
         where = f"of {text!r}" if len(text) < 50 else "of the story"
@@ -171,7 +188,7 @@ def story_vocab():
 @exercise("2.3.1", "Each word once, from a to z, numbered from 0.")
 def small_vocabulary(answer):
     """The vocabulary of "to err or not to err"."""
-    require_type(answer, dict)
+    require_kind(answer, "dict")
     wanted = {"err": 0, "not": 1, "or": 2, "to": 3}
     missing, extra = wanted.keys() - answer.keys(), answer.keys() - wanted.keys()
     require(not missing, f"it has no entry for {sorted(missing)}")
@@ -184,7 +201,7 @@ def small_vocabulary(answer):
 @exercise("2.3.2", "decode puts one space before a token, and none before punctuation.")
 def survivor(answer):
     """A text with a comma and a quotation mark that encode and decode give back."""
-    require_type(answer, str)
+    require_kind(answer, "str")
     for mark in (",", '"'):
         require(mark in answer, f"it has no {mark}")
     tokenizer = SimpleTokenizerV1(story_vocab())
@@ -197,6 +214,7 @@ def survivor(answer):
 @exercise("2.3.3", "sorted takes a key; a key may be a pair: (-count, token).")
 def by_frequency(answer):
     """A function that numbers tokens by frequency, then by alphabet."""
+    require_function(answer)
     for tokens in (["b", "a", "b"], ["b", "c", "a"], [], split_words(load_text())):
         counts = Counter(tokens)
         order = sorted(counts, key=lambda token: (-counts[token], token))
@@ -213,7 +231,7 @@ def by_frequency(answer):
 @exercise("2.4.1", "A name that the story does not have is unknown; so is email.")
 def two_unknown(answer):
     """A sentence of five tokens or more, two of them unknown to the story."""
-    require_type(answer, str)
+    require_kind(answer, "str")
     require("<|" not in answer, "it spells a special token out")
     vocab = story_vocab()
     ids = SimpleTokenizerV2(vocab).encode(answer)
@@ -225,7 +243,8 @@ def two_unknown(answer):
 @exercise("2.4.2", "Walk through the ids; at end_id begin a new list.")
 def apart_again(answer):
     """A function that cuts token ids into documents at end_id."""
-    cases = [([5, 9, 0, 7], 0), ([5, 9, 0, 7], 9), ([3], 1), ([8, 1, 8, 1, 8, 8], 1)]
+    require_function(answer)
+    cases = [([5, 9, 0, 7], 0), ([5, 9, 0, 7], 9), ([3], 1), ([8, 1, 1, 8, 1, 4], 1)]
     for ids, end_id in cases:
         wanted = [[]]
         for token_id in ids:
@@ -273,7 +292,7 @@ def pieces_of_unknown_words(answer):
 @exercise("2.5.2", "ti must be more frequent than de; and a space is a neighbour too.")
 def text_that_teaches_tide(answer):
     """A text whose first three merges make ti, de and tide."""
-    require_type(answer, str)
+    require_kind(answer, "str")
     vocab, _ = train_vocab(answer, 259, [])
     learned = [token for token, token_id in vocab.items() if token_id > 255]
     require(
@@ -294,7 +313,7 @@ def number_of_windows(answer):
 @exercise("2.6.2", "Four of the arguments must differ from their defaults.")
 def loader_for_testing(answer):
     """A loader of the story's windows of 64, side by side, four at a time, in order."""
-    require_type(answer, DataLoader)
+    require_kind(answer, "DataLoader")
     batches = [input_batch for input_batch, _ in answer]
     require(bool(batches), "it has no batches")
     width = batches[0].shape[1]
@@ -330,3 +349,97 @@ def tokens_of_windows(answer):
             f"and it returns {len(token_ids)}",
         )
         require(torch.equal(token_ids, expected), "some tokens are not the text's")
+
+
+@exercise("2.7.1", "Count the weights first: one row a token. A weight is a float32.")
+def bytes_of_the_largest_table(answer):
+    """The bytes of a float32 table of 50,257 x 1,600."""
+    num_weights = 50257 * 1600
+    require(answer != num_weights, "that counts the weights, and each takes four bytes")
+    require(answer != 8 * num_weights, "a float32 takes four bytes, not eight")
+    require(
+        answer == 4 * num_weights, f"{answer} is not rows x numbers in a row x bytes"
+    )
+
+
+@exercise("2.7.2", "What must the table's row 0 be? `from_pretrained` takes a table.")
+def one_hot_embedding(answer):
+    """An nn.Embedding whose rows are the one-hot vectors of six ids."""
+    require_kind(answer, "Embedding")
+    shape = tuple(answer.weight.shape)
+    require(shape == (6, 6), f"its table has shape {shape}, not (6, 6)")
+    ids = torch.arange(6)
+    found, wanted = answer(ids), F.one_hot(ids, 6).float()
+    wrong = [i for i in range(6) if not torch.equal(found[i], wanted[i])]
+    require(not wrong, f"the vectors of ids {wrong} are not one-hot")
+
+
+@exercise("2.7.3", "nn.Linear keeps its matrix as (outputs, inputs), turned over.")
+def linear_instead_of_embedding(answer):
+    """An nn.Linear that gives the toy table's rows for one-hot vectors."""
+    require_kind(answer, "Linear")
+    sizes = (answer.in_features, answer.out_features)
+    require(sizes == (6, 3), f"it maps {sizes[0]} numbers to {sizes[1]}, not 6 to 3")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)
+        table = nn.Embedding(6, 3).weight
+    found = answer(torch.eye(6))
+    wrong = [i for i in range(6) if not torch.allclose(found[i], table[i], atol=1e-6)]
+    require(not wrong, f"the rows of tokens {wrong} differ from the table's")
+
+
+@exercise("2.8.1", "A table for 50,257 tokens, and another for 1,024 positions.")
+def weights_of_both_tables(answer):
+    """The weights of GPT-2 small's token and position tables together."""
+    tokens, positions = 50257 * 768, 1024 * 768
+    require(answer != tokens, "that is the token table alone")
+    require(answer != positions, "that is the position table alone")
+    require(
+        answer != tokens * positions, "the tables stand side by side: add, not multiply"
+    )
+    require(answer == tokens + positions, f"{answer} is not the sum of the two tables")
+
+
+@exercise("2.8.2", "As many positions as there are tokens: token_ids.shape[-1].")
+def positions_for_any_length(answer):
+    """A function (token_ids, token_layer, pos_layer) -> token plus position vectors."""
+    require(callable(answer), "it should be a function")
+    token_layer, pos_layer = nn.Embedding(9, 4), nn.Embedding(6, 4)
+    for shape in [(2, 6), (2, 3), (3, 1), (5,)]:
+        token_ids = torch.randint(9, shape)
+        found = answer(token_ids, token_layer, pos_layer)
+        require_kind(found, "Tensor")
+        wanted = token_layer(token_ids) + pos_layer.weight[: shape[-1]]
+        require(
+            found.shape == wanted.shape,
+            f"ids of shape {shape} give shape {tuple(found.shape)}",
+        )
+        require(
+            torch.allclose(found, wanted, atol=1e-6),
+            f"the vectors are wrong for ids of shape {shape}",
+        )
+
+
+@exercise("2.8.3", "Write the mean as a sum of token rows and a sum of position rows.")
+def change_of_the_mean(answer):
+    """How far the mean of the input embeddings moves when two words change places."""
+    require(
+        abs(float(answer)) < 1e-5,
+        "both orders add up the same six token rows and the same six position rows",
+    )
+
+
+@exercise("2.8.4", "Each pair of columns turns by its angle; or torch.linalg.lstsq.")
+def one_position_further(answer):
+    """A matrix that takes every sinusoid vector of 8 numbers to the next position's."""
+    require_kind(answer, "Tensor")
+    shape = tuple(answer.shape)
+    require(shape == (8, 8), f"it has shape {shape}, not (8, 8)")
+    frequencies = 10000 ** (-torch.arange(0, 8, 2) / 8)
+    angles = torch.arange(200)[:, None] * frequencies
+    table = torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+    off = (table[:-1] @ answer.float() - table[1:]).abs().max(dim=1).values
+    require(
+        off.max() < 1e-2,
+        f"from position {off.argmax()} it misses the next by {off.max():.2g}",
+    )

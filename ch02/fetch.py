@@ -66,7 +66,11 @@ def fetch(urls, path, *, sha256=None, size=None, progress=True):
     if is_whole(path, sha256, size):
         return path
     if is_offline():
-        raise FetchError(f"{path} is not there, and LLMS_OFFLINE forbids fetching it")
+        state = "damaged" if path.is_file() else "not there"
+        raise FetchError(
+            f"{path} is {state}, and LLMS_OFFLINE forbids fetching it. Unset that, or "
+            "save the file there yourself, from:\n  " + "\n  ".join(urls)
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     failures = []
     with FileLock(path.with_name(path.name + ".lock")):

@@ -61,10 +61,7 @@ class SimpleTokenizerV2(SimpleTokenizerV1):
 
 
 class BPETokenizer:
-    """Byte-level byte-pair encoding, as in GPT-2 (Radford et al. 2019, section 2.2).
-
-    `vocab` maps tokens (bytes) to ids, `special_tokens` maps names to ids.
-    """
+    """GPT-2's byte-pair encoding with vocab {bytes: id}, special_tokens {name: id}."""
 
     def __init__(self, vocab, special_tokens):
         self.vocab, self.special_tokens = vocab, special_tokens
@@ -84,13 +81,11 @@ class BPETokenizer:
 
     def encode(self, text, allowed_special=()):
         """Text to ids, with the special tokens that are allowed by name."""
-        allowed = self.special_tokens.keys() & set(allowed_special)
+        names = self.special_tokens.keys() & set(allowed_special)
+        special = {name: [self.special_tokens[name]] for name in names}
         ids = []
-        for part in split_special(text, allowed):
-            special = part in allowed
-            ids += (
-                [self.special_tokens[part]] if special else self.encode_ordinary(part)
-            )
+        for part in split_special(pair_surrogates(text), names):
+            ids += special.get(part) or self.encode_ordinary(part)
         return ids
 
     def decode(self, ids):

