@@ -26,6 +26,7 @@ from ch05.training import (
 )
 
 CONFIG = GPT_CONFIG_124M | {"context_length": 256}
+EVAL_FREQ = 6  # steps between two evaluations
 
 
 def pretrain(text, cfg, num_epochs, device, folder):
@@ -47,13 +48,14 @@ def pretrain(text, cfg, num_epochs, device, folder):
         optimizer,
         device,
         num_epochs=num_epochs,
-        eval_freq=5,
-        eval_iter=5,
+        eval_freq=EVAL_FREQ,
+        eval_iter=2,
         start_context="Every effort moves you",
         tokenizer=get_tokenizer("gpt2"),
     )
     seconds = time.perf_counter() - start
-    epochs_seen = torch.linspace(0, num_epochs, len(train_losses)).tolist()
+    steps = range(1, 1 + EVAL_FREQ * len(train_losses), EVAL_FREQ)
+    epochs_seen = [step / len(train_loader) for step in steps]
     plot = folder / "train_plot.png"
     plot_losses(epochs_seen, tokens_seen, train_losses, val_losses, path=plot)
     weights = folder / "checkpoints" / "local.safetensors"
@@ -76,7 +78,7 @@ def main():
         default="the-tide-table",
         help="the-tide-table (default), the-verdict, or a text file",
     )
-    parser.add_argument("--epochs", type=int, default=10, help="default: 10")
+    parser.add_argument("--epochs", type=int, default=8, help="default: 8")
     args = parser.parse_args()
     if args.epochs < 1:
         parser.error("--epochs must be at least 1")
