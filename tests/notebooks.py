@@ -188,14 +188,26 @@ def save(notebook, path):
     part.replace(path)
 
 
+def update_readme(path, minutes):
+    """Put a notebook's minutes into its row of the README's table."""
+    readme = ROOT / "README.md"
+    rows = readme.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, row in enumerate(rows):
+        if f"({label(path)})" in row:
+            rows[number] = re.sub(r"\d+\.\d min", f"{minutes:.1f} min", row)
+    readme.write_text("".join(rows), encoding="utf-8")
+
+
 def main(names):
     """Re-run notebooks (default: all) in full and save them with their figures."""
     for path in [Path(name).resolve() for name in names] or all_notebooks():
         notebook, minutes, megabytes = execute(path)
-        cost = f"{max(minutes, 0.1):.1f} minutes and {megabytes / 1000:.1f} GB"
+        minutes = max(minutes, 0.1)
+        cost = f"{minutes:.1f} minutes and {megabytes / 1000:.1f} GB"
         line = rf"*Runs in* {cost} on a {os.cpu_count()}-core CPU.\g<rest>"
         notebook.cells[0].source = RUNS_IN.sub(line, notebook.cells[0].source)
         save(notebook, path)
+        update_readme(path, minutes)
         print(f"{label(path)}: {cost}", flush=True)
 
 

@@ -1,0 +1,81 @@
+"""Each checker accepts the solution and rejects plausible wrong answers."""
+
+import importlib
+import re
+
+import pytest
+
+from ch02.exercises import EXERCISES, NotYet, check, require_kind, verdict
+from tests.notebooks import ROOT, chapter_notebooks, code_cells, outputs, read
+
+WRONG = {}  # number -> wrong answers
+for path in sorted(ROOT.glob("ch[0-9][0-9]/exercises.py")):
+    importlib.import_module(f"{path.parent.name}.exercises")
+    WRONG |= importlib.import_module(f"tests.wrong_answers.{path.parent.name}").WRONG
+
+CALL = re.compile(r'check\("(\d\.\d\.\d)"')
+
+
+def calls(path):
+    """Numbers of the exercises that a notebook checks, in order."""
+    return [n for cell in code_cells(read(path)) for n in CALL.findall(cell.source)]
+
+
+def test_every_exercise_is_set_once_and_answered_once():
+    posed = [number for path in chapter_notebooks() for number in calls(path)]
+    solutions = sorted(ROOT.glob("ch[0-9][0-9]/solutions.ipynb"))
+    solved = [number for path in solutions for number in calls(path)]
+    assert posed == sorted(EXERCISES)
+    assert solved == posed
+
+
+def test_the_solutions_are_right():
+    for path in sorted(ROOT.glob("ch[0-9][0-9]/solutions.ipynb")):
+        said = "".join(output.get("text", "") for output in outputs(read(path)))
+        for number in calls(path):
+            assert f"{number}: right\n" in said
+
+
+def test_an_exercise_belongs_to_its_notebook():
+    for path in chapter_notebooks():
+        section = path.name.partition("_")[0]
+        for place, number in enumerate(calls(path), start=1):
+            assert number == f"{section}.{place}"
+
+
+@pytest.mark.parametrize("number", sorted(EXERCISES))
+def test_nothing_is_not_attempted(number):
+    assert verdict(number, None) == f"{number}: not attempted"
+
+
+@pytest.mark.parametrize("number", sorted(EXERCISES))
+def test_wrong_answers_are_rejected_with_a_reason(number):
+    assert len(WRONG[number]) >= 2
+    for answer in [*WRONG[number], object()]:
+        said = verdict(number, answer)
+        assert said.startswith(f"{number}: not yet, because "), said
+        assert len(said.partition("because ")[2]) > 10
+
+
+def test_an_unknown_number_is_named():
+    with pytest.raises(ValueError, match="no exercise '9.9.9'"):
+        check("9.9.9", 1)
+
+
+def test_a_hint_comes_on_asking(capsys):
+    number = min(EXERCISES)
+    check(number)
+    check(number, hint=True)
+    hint = EXERCISES[number][1]
+    not_attempted = f"{number}: not attempted\n"
+    assert capsys.readouterr().out == f"{not_attempted}{not_attempted}Hint: {hint}\n"
+
+
+def test_a_class_that_a_notebook_defined_counts_like_the_modules():
+    """In a notebook the reader hands in the notebook's class, not the module's."""
+    namesake = type("MultiHeadAttention", (), {})
+    require_kind(namesake(), "MultiHeadAttention")
+    with pytest.raises(NotYet, match="class MultiHeadAttention, not int"):
+        require_kind(1, "MultiHeadAttention")
+    with pytest.raises(NotYet, match="not a class: call it"):
+        require_kind(namesake, "MultiHeadAttention")

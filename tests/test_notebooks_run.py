@@ -1,0 +1,61 @@
+"""Every notebook runs from its first cell to its last, with small parameters."""
+
+import os
+import tempfile
+
+import nbformat
+import pytest
+
+from ch04.gpt import GPT_CONFIG_124M
+from tests.notebooks import all_notebooks, clean, execute, label, outputs, words
+
+# what the cell tagged `parameters` says in the tests, so that each takes seconds
+SMALL = {
+    "ch05/5.2_training.ipynb": {
+        "cfg": GPT_CONFIG_124M
+        | {"context_length": 64, "emb_dim": 32, "n_heads": 4, "n_layers": 2},
+        "num_epochs": 1,
+        "checkpoint": os.path.join(tempfile.mkdtemp(), "local.safetensors"),
+    },
+}
+BARS = """
+import sys
+from tqdm import tqdm
+from tqdm.auto import tqdm as widget_bar
+for _ in widget_bar(range(size)):
+    print("step", end=" ")
+for _ in tqdm(range(size)):
+    pass
+print("kept", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("path", all_notebooks(), ids=label)
+def test_notebook_runs(path, monkeypatch):
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    for output in outputs(execute(path, SMALL.get(label(path))).notebook):
+        assert output.output_type != "error", output
+        assert not any("Warning" in text for text in words(output)), output
+
+
+@pytest.fixture
+def toy(tmp_path):
+    """A notebook with a parameters cell and progress bars of both kinds."""
+    cells = [nbformat.v4.new_code_cell(source) for source in ("size = 10**9", BARS)]
+    cells[0].metadata.tags = ["parameters"]
+    path = tmp_path / "toy.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    return path
+
+
+def test_parameters_shrink_a_run_and_its_bars_are_cleaned_away(toy):
+    run = execute(toy, {"size": 3})
+    assert run.minutes < 1
+    assert 10 < run.megabytes < 10_000  # a wrong unit is off by a thousand
+    said = [(output.name, output.text) for output in outputs(clean(run.notebook))]
+    assert said == [("stdout", "step step step "), ("stderr", "kept\n")]
+
+
+def test_unknown_parameters_are_refused(toy):
+    with pytest.raises(ValueError, match="does not assign"):
+        execute(toy, {"sizes": 3})
