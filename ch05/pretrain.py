@@ -21,21 +21,33 @@ from ch05.device import fast_math, pick_device
 from ch05.training import (
     create_train_val_loaders,
     evaluate_model,
+    generate_and_print_sample,
     plot_losses,
     train_model_simple,
 )
 
 CONFIG = GPT_CONFIG_124M | {"context_length": 256}
+START_CONTEXT = "Every effort moves you"
 EVAL_FREQ = 6  # steps between two evaluations
 
 
-def pretrain(text, cfg, num_epochs, device, folder):
-    """Train a new model on a text; write its plot and its weights into a folder."""
-    train_loader, val_loader = create_train_val_loaders(text, cfg["context_length"])
+def pretrain(loaders, cfg, num_epochs, device, folder):
+    """Train a new model; write its plot and its weights into a folder."""
+    tokenizer = get_tokenizer("gpt2")
     torch.manual_seed(123)
     model = GPTModel(cfg).to(device)
-    untrained = evaluate_model(model, train_loader, val_loader, device, eval_iter=None)
-    print("untrained: train loss {:.3f}, val loss {:.3f}".format(*untrained))
+    print_losses("untrained", model, loaders, device)
+    history = train(model, loaders, num_epochs, device, tokenizer)
+    plot, weights = folder / "train_plot.png", folder / "checkpoints/local.safetensors"
+    plot_losses(*history, path=plot)
+    save_model(weights, model, cfg)
+    print(f"wrote {plot} and {weights}")
+    print_losses("trained", model, loaders, device)
+    generate_and_print_sample(model, tokenizer, device, START_CONTEXT)
+
+
+def train(model, loaders, num_epochs, device, tokenizer):
+    """Run the loop of 5.2 and print its speed; return what `plot_losses` draws."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=4e-4, weight_decay=0.1, fused=True
     )
@@ -43,29 +55,26 @@ def pretrain(text, cfg, num_epochs, device, folder):
     start = time.perf_counter()
     train_losses, val_losses, tokens_seen = train_model_simple(
         model,
-        train_loader,
-        val_loader,
+        *loaders,
         optimizer,
         device,
         num_epochs=num_epochs,
         eval_freq=EVAL_FREQ,
         eval_iter=2,
-        start_context="Every effort moves you",
-        tokenizer=get_tokenizer("gpt2"),
+        start_context=START_CONTEXT,
+        tokenizer=tokenizer,
     )
     seconds = time.perf_counter() - start
+    print(f"trained {seconds:.0f} s, with evaluations and samples")
     steps = range(1, 1 + EVAL_FREQ * len(train_losses), EVAL_FREQ)
-    epochs_seen = [step / len(train_loader) for step in steps]
-    plot = folder / "train_plot.png"
-    plot_losses(epochs_seen, tokens_seen, train_losses, val_losses, path=plot)
-    weights = folder / "checkpoints" / "local.safetensors"
-    save_model(weights, model, cfg)
-    trained = evaluate_model(model, train_loader, val_loader, device, eval_iter=None)
-    print("trained: train loss {:.3f}, val loss {:.3f}".format(*trained))
-    print(
-        f"{tokens_seen[-1]:,} tokens in {seconds:.0f} s, with evaluations and samples"
-    )
-    print(f"wrote {plot} and {weights}")
+    epochs_seen = [step / len(loaders[0]) for step in steps]
+    return epochs_seen, tokens_seen, train_losses, val_losses
+
+
+def print_losses(state, model, loaders, device):
+    """Print both losses over all batches."""
+    train_loss, val_loss = evaluate_model(model, *loaders, device, eval_iter=None)
+    print(f"{state}: train loss {train_loss:.3f}, val loss {val_loss:.3f}")
 
 
 def main():
@@ -78,17 +87,18 @@ def main():
         default="the-tide-table",
         help="the-tide-table (default), the-verdict, or a text file",
     )
-    parser.add_argument("--epochs", type=int, default=8, help="default: 8")
+    parser.add_argument("--epochs", type=int, default=7, help="default: 7")
     args = parser.parse_args()
     if args.epochs < 1:
         parser.error("--epochs must be at least 1")
     try:
         text, device = load_text(args.text), pick_device()
-        fast_math(device)
-        print(f"training on {device}: {args.text}, {len(text):,} characters")
-        pretrain(text, CONFIG, args.epochs, device, Path(__file__).parent)
-    except (FetchError, ValueError, OSError) as error:
+        loaders = create_train_val_loaders(text, CONFIG["context_length"])
+    except (FetchError, ValueError) as error:
         sys.exit(f"error: {error}")
+    fast_math(device)
+    print(f"training on {device}: {args.text}, {len(text):,} characters")
+    pretrain(loaders, CONFIG, args.epochs, device, Path(__file__).parent)
 
 
 if __name__ == "__main__":

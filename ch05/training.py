@@ -3,6 +3,7 @@
 Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens).
 """
 
+import time
 from itertools import islice
 
 import matplotlib.pyplot as plt
@@ -105,6 +106,7 @@ def train_model_simple(
     train_losses, val_losses, track_tokens_seen = [], [], []
     tokens_seen, global_step = 0, -1
     model.train()
+    start = time.perf_counter()
     bar = tqdm(total=num_epochs * len(train_loader), unit="step", leave=False)
     for epoch in range(num_epochs):
         for input_batch, target_batch in train_loader:
@@ -113,6 +115,8 @@ def train_model_simple(
             optimizer.step()
             tokens_seen += input_batch.numel()
             global_step += 1
+            speed = tokens_seen / (time.perf_counter() - start)
+            bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
             bar.update()
             if global_step % eval_freq == 0:
                 losses = evaluate_model(

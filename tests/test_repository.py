@@ -21,6 +21,7 @@ from tests.notebooks import (
 
 # names that two chapter modules may both define
 ALLOWED = set()
+LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+\.\w+)\)")
 UNSAFE_OPTIONS = {"weights_only=False", "allow_pickle=True", "shell=True"}
 PINNED = re.compile(r"[\w.\[\],-]+==[\w.+!]+(\s*;[^#]+)?\s+#\s*\S")
 
@@ -66,6 +67,13 @@ def dangers(source):
 def test_no_machine_path(tracked):
     for path in tracked:
         assert not MACHINE_PATH.search(text_of(path)), path
+
+
+def test_links_lead_somewhere(tracked):
+    for path in tracked:
+        if path.suffix in {".ipynb", ".md"}:
+            for link in LINK.findall(text_of(path)):
+                assert (path.parent / link).exists(), f"{path.name} links to {link}"
 
 
 def test_nothing_unsafe(tracked):

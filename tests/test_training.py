@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from ch02.dataset import GPTDatasetV1, load_text
+from ch02.fetch import FetchError
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.training import (
@@ -188,7 +189,7 @@ def test_untrained_losses_on_the_verdict_are_the_books(monkeypatch):
     monkeypatch.setenv("LLMS_OFFLINE", "1")
     try:
         text = load_text("the-verdict")
-    except Exception as error:
+    except FetchError as error:
         pytest.skip(f"needs the-verdict.txt in the downloads folder: {error}")
     torch.manual_seed(123)
     loaders = create_train_val_loaders(text, context_length=256)
