@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from ch02.fetch import downloads_folder
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.device import available_devices
 
@@ -19,6 +20,15 @@ TINY = GPT_CONFIG_124M | {
 def device(request):
     """Each device that is here: a test that asks for it runs once on each."""
     return torch.device(request.param)
+
+
+@pytest.fixture
+def verdict_file():
+    """The book's text, which is not in the repository."""
+    path = downloads_folder() / "the-verdict.txt"
+    if not path.is_file():
+        pytest.skip("needs downloads/the-verdict.txt: load_text fetches it")
+    return path
 
 
 @pytest.fixture

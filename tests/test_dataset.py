@@ -15,9 +15,7 @@ from ch02.dataset import (
 )
 from ch02.fetch import FetchError, sha256_of
 from ch02.tokenizer import BPETokenizer, get_tokenizer
-from tests.notebooks import ROOT
 
-VERDICT = ROOT.parent / "shared" / "data" / "the-verdict.txt"
 END = "<|endoftext|>"
 BYTES = BPETokenizer.train("", 257)  # a token for each byte, and END
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
@@ -194,13 +192,10 @@ def test_what_is_no_file_is_named(tmp_path, name):
     assert str(tmp_path / name) in str(caught.value)
 
 
-@pytest.mark.skipif(
-    not VERDICT.is_file(), reason="needs ../shared/data/the-verdict.txt"
-)
-def test_the_verdict_is_read_from_the_downloads(downloads):
-    shutil.copy(VERDICT, downloads)
-    assert load_text("the-verdict") == VERDICT.read_text(encoding="utf-8")
-    assert sha256_of(VERDICT) == VERDICT_SHA256
+def test_the_verdict_is_read_from_the_downloads(verdict_file, downloads):
+    shutil.copy(verdict_file, downloads)
+    assert load_text("the-verdict") == verdict_file.read_text(encoding="utf-8")
+    assert sha256_of(verdict_file) == VERDICT_SHA256
 
 
 @pytest.mark.parametrize("damaged", [False, True], ids=["absent", "damaged"])

@@ -35,7 +35,10 @@ def test_it_trains_draws_and_saves(tiny_config, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--text", "no-such-text"], "no-such-text is neither a file nor a text"),
-        (["--text", "requirements.txt"], "the text gives 1 windows, fewer than batch_size 2"),
+        (
+            ["--text", "requirements.txt"],
+            "the text gives 1 windows, fewer than batch_size 2",
+        ),
         (["--epochs", "0"], "--epochs must be at least 1"),
     ],
 )

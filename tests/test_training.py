@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 from ch02.dataset import GPTDatasetV1, load_text
-from ch02.fetch import FetchError
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.training import (
@@ -184,13 +183,9 @@ def test_losses_are_drawn_and_saved(tmp_path):
     matplotlib.pyplot.close(figure)
 
 
-def test_untrained_losses_on_the_verdict_are_the_books(monkeypatch):
+def test_untrained_losses_on_the_verdict_are_the_books(verdict_file):
     """10.988 and 10.981, as the book prints them for this text and these seeds."""
-    monkeypatch.setenv("LLMS_OFFLINE", "1")
-    try:
-        text = load_text("the-verdict")
-    except FetchError as error:
-        pytest.skip(f"needs the-verdict.txt in the downloads folder: {error}")
+    text = load_text(verdict_file)
     torch.manual_seed(123)
     loaders = create_train_val_loaders(text, context_length=256)
     torch.manual_seed(123)
