@@ -1,7 +1,7 @@
 """Train GPT-2's 124M architecture from the shell: `python -m ch05.pretrain`.
 
-The run of notebook 5.2: the same text, seeds and functions. It redraws train_plot.png
-and writes the trained model to checkpoints/local.safetensors, both in ch05.
+The run of notebook 5.2, seeded as the book seeds it. It redraws train_plot.png and
+writes the trained model to checkpoints/local.safetensors, both in ch05.
 """
 
 import argparse
@@ -28,16 +28,19 @@ from ch05.training import (
 
 CONFIG = GPT_CONFIG_124M | {"context_length": 256}
 START_CONTEXT = "Every effort moves you"
-EVAL_FREQ = 6  # steps between two evaluations
 
 
-def pretrain(loaders, cfg, num_epochs, device, folder):
-    """Train a new model; write its plot and its weights into a folder."""
+def pretrain(loaders, cfg, device, folder, **settings):
+    """Train a new model; write its plot and its weights into a folder.
+
+    settings: num_epochs, eval_freq and eval_iter of `train_model_simple`.
+    """
     tokenizer = get_tokenizer("gpt2")
     torch.manual_seed(123)
     model = GPTModel(cfg).to(device)
-    print_losses("untrained", model, loaders, device)
-    history = train(model, loaders, num_epochs, device, tokenizer)
+    with torch.random.fork_rng():  # so that training draws what it draws in the book
+        print_losses("untrained", model, loaders, device)
+    history = train(model, loaders, device, tokenizer, **settings)
     plot, weights = folder / "train_plot.png", folder / "checkpoints/local.safetensors"
     plot_losses(*history, path=plot)
     save_model(weights, model, cfg)
@@ -46,12 +49,11 @@ def pretrain(loaders, cfg, num_epochs, device, folder):
     generate_and_print_sample(model, tokenizer, device, START_CONTEXT)
 
 
-def train(model, loaders, num_epochs, device, tokenizer):
+def train(model, loaders, device, tokenizer, num_epochs, eval_freq, eval_iter):
     """Run the loop of 5.2 and print its speed; return what `plot_losses` draws."""
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=4e-4, weight_decay=0.1, fused=True
     )
-    torch.manual_seed(123)
     start = time.perf_counter()
     train_losses, val_losses, tokens_seen = train_model_simple(
         model,
@@ -59,14 +61,14 @@ def train(model, loaders, num_epochs, device, tokenizer):
         optimizer,
         device,
         num_epochs=num_epochs,
-        eval_freq=EVAL_FREQ,
-        eval_iter=2,
+        eval_freq=eval_freq,
+        eval_iter=eval_iter,
         start_context=START_CONTEXT,
         tokenizer=tokenizer,
     )
     seconds = time.perf_counter() - start
     print(f"trained {seconds:.0f} s, with evaluations and samples")
-    steps = range(1, 1 + EVAL_FREQ * len(train_losses), EVAL_FREQ)
+    steps = range(1, 1 + eval_freq * len(train_losses), eval_freq)
     epochs_seen = [step / len(loaders[0]) for step in steps]
     return epochs_seen, tokens_seen, train_losses, val_losses
 
@@ -75,6 +77,13 @@ def print_losses(state, model, loaders, device):
     """Print both losses over all batches."""
     train_loss, val_loss = evaluate_model(model, *loaders, device, eval_iter=None)
     print(f"{state}: train loss {train_loss:.3f}, val loss {val_loss:.3f}")
+
+
+def positive(text):
+    """A whole number of at least 1, or argparse's sentence about it."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return int(text)
 
 
 def main():
@@ -87,10 +96,13 @@ def main():
         default="the-tide-table",
         help="the-tide-table (default), the-verdict, or a text file",
     )
-    parser.add_argument("--epochs", type=int, default=7, help="default: 7")
+    for option, default, meaning in (
+        ("--epochs", 7, "passes over the training text"),
+        ("--eval-freq", 6, "steps between two evaluations"),
+        ("--eval-iter", 2, "batches that an evaluation looks at"),
+    ):
+        parser.add_argument(option, type=positive, default=default, help=meaning)
     args = parser.parse_args()
-    if args.epochs < 1:
-        parser.error("--epochs must be at least 1")
     try:
         text, device = load_text(args.text), pick_device()
         loaders = create_train_val_loaders(text, CONFIG["context_length"])
@@ -98,7 +110,15 @@ def main():
         sys.exit(f"error: {error}")
     fast_math(device)
     print(f"training on {device}: {args.text}, {len(text):,} characters")
-    pretrain(loaders, CONFIG, args.epochs, device, Path(__file__).parent)
+    pretrain(
+        loaders,
+        CONFIG,
+        device,
+        Path(__file__).parent,
+        num_epochs=args.epochs,
+        eval_freq=args.eval_freq,
+        eval_iter=args.eval_iter,
+    )
 
 
 if __name__ == "__main__":

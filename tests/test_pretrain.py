@@ -20,7 +20,8 @@ matplotlib.use("Agg")
 def test_it_trains_draws_and_saves(tiny_config, tmp_path, capsys):
     cfg = tiny_config | {"vocab_size": 50257, "context_length": 32}
     loaders = create_train_val_loaders(load_text(), context_length=32)
-    pretrain(loaders, cfg, num_epochs=1, device=torch.device("cpu"), folder=tmp_path)
+    settings = {"num_epochs": 1, "eval_freq": 6, "eval_iter": 2}
+    pretrain(loaders, cfg, torch.device("cpu"), tmp_path, **settings)
     assert (tmp_path / "train_plot.png").read_bytes().startswith(b"\x89PNG")
     _, saved_cfg = load_model(tmp_path / "checkpoints" / "local.safetensors")
     assert saved_cfg == cfg
@@ -39,7 +40,7 @@ def test_it_trains_draws_and_saves(tiny_config, tmp_path, capsys):
             ["--text", "requirements.txt"],
             "the text gives 1 windows, fewer than batch_size 2",
         ),
-        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--epochs", "0"], "0 is not a whole number above 0"),
     ],
 )
 def test_what_a_reader_can_mend_is_one_sentence(arguments, message):
