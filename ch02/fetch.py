@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -40,19 +41,25 @@ def check_sha256(path, sha256):
         raise ValueError(f"{path} is damaged: its sha256 is {found}, not {sha256}")
 
 
-def write_atomically(path, content):
-    """Write bytes so that `path` holds all of them or stays as it was."""
+@contextmanager
+def replacing(path):
+    """Give a temporary path to write to; it becomes `path` if nothing goes wrong."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path, content):
+    """Write bytes so that `path` holds all of them or stays as it was."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def fetch(urls, path, *, sha256=None, size=None, progress=True):

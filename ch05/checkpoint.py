@@ -4,13 +4,12 @@ A model is one safetensors file, with its config inside and its sha256 beside it
 """
 
 import json
-import os
 from pathlib import Path
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from ch02.fetch import check_sha256, sha256_of, write_atomically
+from ch02.fetch import check_sha256, replacing, sha256_of, write_atomically
 from ch04.gpt import GPTModel
 
 
@@ -21,16 +20,10 @@ def sha256_file(path):
 
 def save_model(path, model, cfg):
     """Write the model's weights and config; the file appears whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         save_file(model.state_dict(), temporary, metadata={"config": json.dumps(cfg)})
         digest = sha256_of(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    write_atomically(sha256_file(path), f"{digest}  {path.name}\n".encode())
+    write_atomically(sha256_file(path), f"{digest}  {Path(path).name}\n".encode())
 
 
 def load_model(path, device="cpu"):

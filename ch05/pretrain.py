@@ -110,15 +110,18 @@ def main():
         sys.exit(f"error: {error}")
     fast_math(device)
     print(f"training on {device}: {args.text}, {len(text):,} characters")
-    pretrain(
-        loaders,
-        CONFIG,
-        device,
-        Path(__file__).parent,
-        num_epochs=args.epochs,
-        eval_freq=args.eval_freq,
-        eval_iter=args.eval_iter,
-    )
+    try:
+        pretrain(
+            loaders,
+            CONFIG,
+            device,
+            Path(__file__).parent,
+            num_epochs=args.epochs,
+            eval_freq=args.eval_freq,
+            eval_iter=args.eval_iter,
+        )
+    except OSError as error:
+        sys.exit(f"error: the results could not be written: {error}")
 
 
 if __name__ == "__main__":
