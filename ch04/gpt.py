@@ -120,6 +120,7 @@ class GPTModel(nn.Module):
     def __init__(self, cfg):
         super().__init__()
         check_config(cfg)
+        self.context_length = cfg["context_length"]
         self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
         self.pos_emb = nn.Embedding(cfg["context_length"], cfg["emb_dim"])
         self.drop_emb = nn.Dropout(cfg["drop_rate"])
@@ -130,10 +131,10 @@ class GPTModel(nn.Module):
         self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
 
     def forward(self, in_idx):
-        num_tokens, context_length = in_idx.shape[1], self.pos_emb.num_embeddings
-        if num_tokens > context_length:
+        num_tokens = in_idx.shape[1]
+        if num_tokens > self.context_length:
             raise ValueError(
-                f"{num_tokens} tokens exceed context_length {context_length}"
+                f"{num_tokens} tokens exceed context_length {self.context_length}"
             )
         positions = torch.arange(num_tokens, device=in_idx.device)
         x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (b, num_tokens, emb_dim)

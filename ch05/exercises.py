@@ -3,12 +3,27 @@
 Looking in here spoils the exercises.
 """
 
+import copy
+import io
 import math
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save
+from torch import nn
 
-from ch02.exercises import check, exercise, require
+from ch02.exercises import (
+    NotYet,
+    check,
+    exercise,
+    require,
+    require_function,
+    require_kind,
+)
+from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch05.decoding import generate, softmax_with_temperature
+from ch05.llama import GroupedQueryAttention
+from ch05.openai_weights import MODEL_CONFIGS, openai_layout
 
 __all__ = ["check"]
 
@@ -97,4 +112,310 @@ def longest_common_run(answer):
         require(
             len(found) == length,
             f"{sample!r} has a copy of {length} characters, not {len(found)}",
+        )
+
+
+@exercise("5.3.1", "It is below 1. Halve the interval that holds it, a few times.")
+def temperature_for_nine_tenths(answer):
+    """The temperature at which the toy logits give one word 0.9."""
+    temperature = float(answer)
+    require(temperature > 0, f"a temperature is above 0, and not {temperature}")
+    logits = torch.tensor([4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79])
+    share = softmax_with_temperature(logits, temperature).max().item()
+    require(0.898 <= share <= 0.902, f"at {temperature:.4g} it gets {share:.3f}")
+
+
+@exercise("5.3.2", "Each row has its own likeliest token: max(dim=-1, keepdim=True).")
+def min_p(answer):
+    """A function that keeps what is at least min_p times the likeliest."""
+    require_function(answer)
+    sure = torch.tensor([0.125, 0.5, 0.0625, 0.25, 0.0625])
+    unsure = torch.tensor([0.125, 0.25, 0.25, 0.25, 0.125])
+    for probas in (sure, unsure, torch.stack((sure, unsure))):
+        for share in (0.2, 0.5, 1.0):
+            kept = probas * (probas >= share * probas.amax(dim=-1, keepdim=True))
+            expected = kept / kept.sum(dim=-1, keepdim=True)
+            given = probas.clone()
+            found = torch.as_tensor(answer(given, share))
+            case = f"for {probas.tolist()} and min_p {share} it gives"
+            require(
+                found.shape == expected.shape and torch.allclose(found, expected),
+                f"{case} {found.tolist()}, not {expected.tolist()}",
+            )
+            require(torch.equal(given, probas), "it changes the tensor it was given")
+
+
+@exercise("5.3.3", "zip(row, row[1:]) walks through all pairs of neighbours.")
+def no_pair_twice(answer):
+    """A function that finds the ids which have followed the last one before."""
+    require_function(answer)
+    for row, expected in (
+        ([7, 3, 5, 7], {3}),
+        ([1, 2, 1, 3, 1], {2, 3}),
+        ([1, 2, 3], set()),
+        ([4], set()),
+        ([2, 2], {2}),
+        ([5, 6, 7, 5, 6], {7}),
+    ):
+        found = set(answer(list(row)))
+        require(found == expected, f"for {row} it gives {found}, not {expected}")
+
+
+@exercise(
+    "5.3.4", "A key and a value, in each layer, for each token: emb_dim numbers each."
+)
+def bytes_of_a_cache(answer):
+    """The size of the cache of GPT-2 124M for 1,024 tokens in float32."""
+    found, exact = float(answer), 2 * 12 * 768 * 1024 * 4
+    require(found != exact / 2, "that is half of it: there are keys and values")
+    require(found != exact / 4, "that counts numbers; each of them has four bytes")
+    require(found != exact / 12, "that is the size of one layer, and there are twelve")
+    size = "small" if found < exact else "large"
+    require(abs(found - exact) <= 0.005 * exact, f"{found:,.0f} bytes is too {size}")
+
+
+@exercise("5.3.5", "Of torch.ones(8, 8).tril(), which rows belong to the new tokens?")
+def mask_of_three_new_tokens(answer):
+    """The mask of 3 new tokens behind 5 in the cache."""
+    mask = torch.as_tensor(answer)
+    require(
+        mask.dtype == torch.bool, f"it should hold True and False, not {mask.dtype}"
+    )
+    shape = tuple(mask.shape)
+    require(shape[-2:] == (3, 8), f"its last axes should be (3, 8); it is {shape}")
+    require(mask.numel() == 24, f"(3, 8) is enough, and it has shape {shape}")
+    for row, visible in enumerate(mask.view(3, 8).tolist()):
+        for place, sees in enumerate(visible):
+            verb = "sees" if sees else "does not see"
+            require(sees == (place <= 5 + row), f"token {5 + row} {verb} token {place}")
+
+
+@exercise("5.3.6", "The prompt at once, then a token a step, until the window is full.")
+def tokens_that_are_computed(answer):
+    """A function that counts the tokens which generate sends through the model."""
+    require_function(answer)
+    tiny = {"vocab_size": 9, "context_length": 32, "emb_dim": 4, "n_heads": 2}
+    with torch.random.fork_rng(devices=[]):
+        model = GPTModel(GPT_CONFIG_124M | tiny | {"n_layers": 1})
+    counts = []
+    model.tok_emb.register_forward_hook(lambda *args: counts.append(args[1][0].numel()))
+    for num_prompt, num_new, context_size in (
+        (4, 10, 32),
+        (1, 1, 32),
+        (4, 10, 8),
+        (3, 5, 8),
+        (10, 5, 8),
+    ):
+        counts.clear()
+        generate(model, [[1] * num_prompt], num_new, context_size)
+        found = answer(num_prompt, num_new, context_size)
+        require(
+            found == sum(counts),
+            f"{num_prompt} tokens, {num_new} new ones and a window of {context_size} "
+            f"make {sum(counts)}, not {found}",
+        )
+
+
+@exercise("5.4.1", "Three numbers for each parameter: its value and two means.")
+def bytes_of_a_checkpoint(answer):
+    """Twelve bytes for each parameter."""
+    require(answer != 4 * 124_439_808, "that is the model alone")
+    require(answer != 8 * 124_439_808, "AdamW keeps two means, and not one")
+    require(answer != 16 * 124_439_808, "gradients are not saved")
+    require(answer == 12 * 124_439_808, f"{answer!r} is not the number of bytes")
+
+
+@exercise("5.4.2", "Eight bytes, little end first, tell how long the JSON text is.")
+def shapes_in_a_file(answer):
+    """A function from a file's bytes to {name: shape}."""
+    require_function(answer)
+    tensors = {"a": torch.ones(2, 3), "b.bias": torch.ones(4)}
+    expected = {"a": [2, 3], "b.bias": [4]}
+    found = answer(save(tensors))
+    require(found == expected, f"for tensors of shapes {expected} it gives {found}")
+    found = answer(save(tensors, metadata={"config": "{}"}))
+    require(found == expected, f"with metadata in the table it gives {found}")
+
+
+@exercise("5.4.3", "torch.get_rng_state() is a tensor; what sets it again?")
+def going_on_after_a_break(answer):
+    """Two functions, to save a run with dropout and to restore it."""
+    require(
+        isinstance(answer, (tuple, list)) and len(answer) == 2,
+        "it should be the two functions: answer = save, resume",
+    )
+    save_run, resume = answer
+    require_function(save_run)
+    require_function(resume)
+    with torch.random.fork_rng(devices=[]):
+        model, optimizer = run_with_dropout(123)
+        losses_of_steps(model, optimizer)
+        state = through_a_file(save_run(model, optimizer))
+        weights, generator = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+        expected = losses_of_steps(model, optimizer)
+        model, optimizer = run_with_dropout(7)
+        resume(state, model, optimizer)
+        loaded = model.state_dict()
+        same = all(torch.equal(loaded[name], weights[name]) for name in weights)
+        require(same, "after `resume` the model has other weights")
+        same = torch.equal(torch.get_rng_state(), generator)
+        require(same, "after `resume` the next random numbers are others: dropout")
+        found = losses_of_steps(model, optimizer)
+    require(
+        found == expected,
+        f"the losses after the break are {found}, and without it {expected}: what "
+        "does the optimizer remember?",
+    )
+
+
+def run_with_dropout(seed):
+    """A small model with dropout, and its optimizer."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5), nn.Linear(8, 8))
+    return model, torch.optim.AdamW(model.parameters(), lr=0.1)
+
+
+def losses_of_steps(model, optimizer):
+    """Train for three steps: the losses, which depend on all that a run remembers."""
+    losses = []
+    for _ in range(3):
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(torch.ones(4, 8)), torch.zeros(4, 8))
+        loss.backward()
+        optimizer.step()
+        losses.append(round(loss.item(), 6))
+    return losses
+
+
+def through_a_file(state):
+    """What is left of a state when it has been written and read again."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    try:
+        return torch.load(file, weights_only=True)
+    except Exception:
+        raise NotYet("torch.load(..., weights_only=True) refuses its file") from None
+
+
+@exercise("5.5.1", "The queries of all heads come first, and a head is 768 / 12 wide.")
+def columns_of_a_head(answer):
+    """The columns of c_attn/w that make the keys of head 7."""
+    require_kind(answer, "range")
+    columns = f"{answer.start} to {answer.stop - 1}"
+    require(len(answer) == 64, f"{columns} are {len(answer)} columns, not 64")
+    third = "queries" if answer.start < 768 else "values"
+    keys = range(768, 1536)
+    require(answer.start in keys, f"columns {columns} make {third}, not keys")
+    head = (answer.start - 768) / 64
+    require(head == 7, f"columns {columns} are those of head {head:g}, not of head 7")
+    require(answer.step == 1, f"it leaves columns out: its step is {answer.step}")
+
+
+@exercise("5.5.2", "A block has 12 matrices of emb_dim x emb_dim, in effect.")
+def gpt2_parameters(answer):
+    """A function that counts GPT-2's parameters, tied and with all biases."""
+    require_function(answer)
+    for name, size in MODEL_CONFIGS.items():
+        cfg = GPT_CONFIG_124M | {"drop_rate": 0.0, "qkv_bias": True} | size
+        width = cfg["emb_dim"]
+        embeddings = (cfg["vocab_size"] + cfg["context_length"]) * width
+        blocks = cfg["n_layers"] * (12 * width + 13) * width
+        expected, found = embeddings + blocks + 2 * width, answer(cfg)
+        require(
+            found != expected + cfg["vocab_size"] * width,
+            "it counts the output layer besides the token embedding: they are one",
+        )
+        require(found == expected, f"{name} has {expected:,} parameters, not {found:,}")
+
+
+@exercise("5.5.3", "dict(openai_layout(gpt)) has the parameters; join, then transpose.")
+def back_to_openai(answer):
+    """A function from a GPTModel and a name to OpenAI's array of that name."""
+    require_function(answer)
+    cfg = GPT_CONFIG_124M | {"vocab_size": 11, "context_length": 5, "emb_dim": 6}
+    cfg |= {"n_layers": 2, "n_heads": 2, "drop_rate": 0.0, "qkv_bias": True}
+    with torch.random.fork_rng():
+        torch.manual_seed(123)
+        gpt = GPTModel(cfg)
+        for parameter in gpt.parameters():
+            torch.nn.init.normal_(parameter)
+    for name, parameters in openai_layout(gpt):
+        expected = torch.cat([parameter.detach() for parameter in parameters])
+        expected = expected.T if name.endswith("/w") else expected
+        found = torch.as_tensor(answer(gpt, name)).detach().squeeze()
+        shape, wanted = tuple(found.shape), tuple(expected.shape)
+        require(shape == wanted, f"{name} has shape {shape}, not {wanted}")
+        require(torch.equal(found, expected), f"{name} has other values than the file")
+
+
+@exercise("5.6.1", "A turn is 2 * pi; rope_angles at position 1 gives the speeds.")
+def tokens_of_a_turn(answer):
+    """A function that gives the wavelength of each rotary pair."""
+    require_function(answer)
+    for head_dim, rope_base in ((8, 10_000.0), (64, 100_000.0), (2, 500.0)):
+        pairs = torch.arange(head_dim // 2, dtype=torch.float64)
+        expected = 2 * math.pi * rope_base ** (2 * pairs / head_dim)
+        found = torch.as_tensor(answer(head_dim, rope_base)).double()
+        shape, wanted = tuple(found.shape), tuple(expected.shape)
+        require(
+            shape == wanted, f"head_dim {head_dim} gives shape {shape}, not {wanted}"
+        )
+        require(
+            torch.allclose(found, expected, rtol=1e-3),
+            f"for head_dim {head_dim} and rope_base {rope_base:g} the first pair turns "
+            f"once in {expected[0]:.4g} tokens, the last in {expected[-1]:.6g}; you "
+            f"have {found[0]:.4g} and {found[-1]:.6g}",
+        )
+
+
+@exercise(
+    "5.6.2", "W_key.weight.unflatten(0, (groups, heads of each, head_dim)).mean(1)"
+)
+def sharing_heads(answer):
+    """A function that averages the keys and values of neighbouring heads."""
+    require_function(answer)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(123)
+        many = GroupedQueryAttention(48, 6, 6, rope_base=500.0)
+    before = {name: weight.clone() for name, weight in many.state_dict().items()}
+    for groups in (3, 2, 1):
+        few = answer(many, groups)
+        require_kind(few, "GroupedQueryAttention")
+        require(few is not many, "it should be a new layer")
+        after = many.state_dict()
+        same = all(torch.equal(after[name], before[name]) for name in before)
+        require(same, "it changed the layer that it was given")
+        for name, weight in before.items():
+            found = few.get_parameter(name)
+            if name in ("W_key.weight", "W_value.weight"):
+                weight = weight.unflatten(0, (groups, -1, 8)).mean(dim=1).flatten(0, 1)
+            shapes = tuple(found.shape), tuple(weight.shape)
+            require(shapes[0] == shapes[1], f"{name} is {shapes[0]}, not {shapes[1]}")
+            is_mean = torch.allclose(found, weight, atol=1e-6)
+            require(is_mean, f"with {groups} groups {name} has other values")
+        require(few.rope_base == many.rope_base, "rope_base should stay as it was")
+
+
+@exercise(
+    "5.6.3", "packed & 15 leaves the lower four bits, packed >> 4 the upper four."
+)
+def four_bits(answer):
+    """A function that unpacks blocks of 32 numbers from 16 bytes each."""
+    require_function(answer)
+    generator = torch.Generator().manual_seed(123)
+    low = -torch.rand(5, 1, generator=generator)
+    step = torch.rand(5, 1, generator=generator) / 8
+    codes = torch.randint(16, (5, 32), dtype=torch.uint8, generator=generator)
+    packed = codes[:, :16] | codes[:, 16:] << 4
+    found = torch.as_tensor(answer(low.clone(), step.clone(), packed.clone()))
+    shape = tuple(found.shape)
+    require(shape == (5, 32), f"five blocks should give shape (5, 32), not {shape}")
+    off = (found - (low + step * codes)).abs() > 1e-5
+    if off.any():
+        row, column = off.nonzero()[0].tolist()
+        raise NotYet(
+            f"value {column} of a block is {found[row, column]:.4f}, and its code "
+            f"{codes[row, column]} with low {low[row, 0]:.4f} and step "
+            f"{step[row, 0]:.4f} gives {(low + step * codes)[row, column]:.4f}"
         )

@@ -5,8 +5,10 @@ writes the trained model to checkpoints/local.safetensors, both in ch05.
 """
 
 import argparse
+import io
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import matplotlib
@@ -27,6 +29,10 @@ from ch05.training import (
 )
 
 CONFIG = GPT_CONFIG_124M | {"context_length": 256}
+# small enough to learn a story in about a minute
+SMALL_CONFIG = CONFIG | {"emb_dim": 256, "n_heads": 4, "n_layers": 4}
+CHECKPOINT = "checkpoints/local.safetensors"  # in the folder of a run
+LOCAL = Path(__file__).parent / CHECKPOINT
 START_CONTEXT = "Every effort moves you"
 
 
@@ -41,7 +47,7 @@ def pretrain(loaders, cfg, device, folder, **settings):
     with torch.random.fork_rng():  # so that training draws what it draws in the book
         print_losses("untrained", model, loaders, device)
     history = train(model, loaders, device, tokenizer, **settings)
-    plot, weights = folder / "train_plot.png", folder / "checkpoints/local.safetensors"
+    plot, weights = folder / "train_plot.png", folder / CHECKPOINT
     plot_losses(*history, path=plot)
     save_model(weights, model, cfg)
     print(f"wrote {plot} and {weights}")
@@ -71,6 +77,31 @@ def train(model, loaders, device, tokenizer, num_epochs, eval_freq, eval_iter):
     steps = range(1, 1 + eval_freq * len(train_losses), eval_freq)
     epochs_seen = [step / len(loaders[0]) for step in steps]
     return epochs_seen, tokens_seen, train_losses, val_losses
+
+
+def train_small(path):
+    """Train a small GPT on the story, in about a minute, and write it to `path`."""
+    print("training a small GPT on the story; this happens once and takes a minute")
+    loaders = create_train_val_loaders(load_text(), SMALL_CONFIG["context_length"])
+    with torch.random.fork_rng():
+        torch.manual_seed(123)
+        model = GPTModel(SMALL_CONFIG)
+        optimizer = torch.optim.AdamW(
+            model.parameters(), lr=1e-3, weight_decay=0.1, fused=True
+        )
+        with redirect_stdout(io.StringIO()):  # the loop's samples are not wanted here
+            train_model_simple(
+                model,
+                *loaders,
+                optimizer,
+                "cpu",
+                num_epochs=12,
+                eval_freq=48,
+                eval_iter=1,
+                start_context=START_CONTEXT,
+                tokenizer=get_tokenizer(),
+            )
+    save_model(path, model, SMALL_CONFIG)
 
 
 def print_losses(state, model, loaders, device):

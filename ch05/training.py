@@ -4,12 +4,12 @@ Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens).
 """
 
 import time
+from contextlib import contextmanager
 from itertools import islice
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from matplotlib.ticker import MaxNLocator
 from tqdm.auto import tqdm
 
 from ch02.dataset import create_dataloader_v1
@@ -61,29 +61,32 @@ def calc_loss_loader(data_loader, model, device, num_batches=None):
     return (total_loss / num_tokens).item()
 
 
+@contextmanager
+def evaluating(model):
+    """Switch dropout off in a `with` block, and back to what it was after it."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 @torch.no_grad()
 def evaluate_model(model, train_loader, val_loader, device, eval_iter):
     """(train loss, validation loss) over eval_iter batches each, without dropout."""
-    was_training = model.training
-    model.eval()
-    train_loss = calc_loss_loader(train_loader, model, device, num_batches=eval_iter)
-    val_loss = calc_loss_loader(val_loader, model, device, num_batches=eval_iter)
-    model.train(was_training)
+    with evaluating(model):
+        train_loss = calc_loss_loader(train_loader, model, device, eval_iter)
+        val_loss = calc_loss_loader(val_loader, model, device, eval_iter)
     return train_loss, val_loss
 
 
 def generate_and_print_sample(model, tokenizer, device, start_context):
     """Print start_context and the 50 tokens that the model likes best after it."""
-    was_training = model.training
-    model.eval()
-    token_ids = generate_text_simple(
-        model,
-        idx=text_to_token_ids(start_context, tokenizer).to(device),
-        max_new_tokens=50,
-        context_size=model.pos_emb.num_embeddings,
-    )
+    idx = text_to_token_ids(start_context, tokenizer).to(device)
+    with evaluating(model):
+        token_ids = generate_text_simple(model, idx, 50, model.context_length)
     tqdm.write(token_ids_to_text(token_ids, tokenizer).replace("\n", " "))
-    model.train(was_training)
 
 
 def train_model_simple(
@@ -142,7 +145,7 @@ def plot_losses(epochs_seen, tokens_seen, train_losses, val_losses, path=None):
     ax.plot(epochs_seen, train_losses, label="training")
     ax.plot(epochs_seen, val_losses, linestyle="--", label="validation")
     ax.set(xlabel="epochs", ylabel="loss (nats per token)")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.locator_params(axis="x", integer=True)  # whole epochs only
     ax.legend()
     above = ax.twiny()  # the same x axis, counted in tokens
     above.plot(tokens_seen, train_losses, alpha=0)

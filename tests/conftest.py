@@ -6,6 +6,7 @@ import torch
 from ch02.fetch import downloads_folder
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.device import available_devices
+from ch05.smollm2 import GGUF
 
 TINY = GPT_CONFIG_124M | {
     "vocab_size": 101,
@@ -31,6 +32,18 @@ def verdict_file():
     return path
 
 
+@pytest.fixture(scope="session")
+def gguf_path():
+    """SmolLM2's file, which is not in the repository."""
+    path = downloads_folder() / "smollm2" / GGUF
+    if not path.is_file():
+        pytest.skip(
+            f"needs downloads/smollm2/{GGUF}: "
+            "`python -m ch05.pretrained get smollm2-135M` fetches it"
+        )
+    return path
+
+
 @pytest.fixture
 def tiny_config():
     """The config of a GPT that computes in milliseconds."""
@@ -49,3 +62,12 @@ def token_ids():
     """Two rows of ten seeded token ids of the tiny vocabulary."""
     generator = torch.Generator().manual_seed(123)
     return torch.randint(TINY["vocab_size"], (2, 10), generator=generator)
+
+
+@pytest.fixture
+def one_thread():
+    """Tiny models gain nothing from more, and on a busy machine they wait for them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

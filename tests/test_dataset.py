@@ -13,7 +13,8 @@ from ch02.dataset import (
     create_dataloader_v1,
     load_text,
 )
-from ch02.fetch import FetchError, sha256_of
+from ch02.fetch import FetchError
+from ch02.files import sha256_of
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 
 END = "<|endoftext|>"

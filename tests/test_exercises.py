@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections import Counter
 
 import pytest
 
@@ -37,10 +38,13 @@ def test_the_solutions_are_right():
 
 
 def test_an_exercise_belongs_to_its_notebook():
+    """The numbers of a section go on from one of its notebooks to the next."""
+    posed = Counter()
     for path in chapter_notebooks():
         section = path.name.partition("_")[0]
-        for place, number in enumerate(calls(path), start=1):
-            assert number == f"{section}.{place}"
+        for number in calls(path):
+            posed[section] += 1
+            assert number == f"{section}.{posed[section]}"
 
 
 @pytest.mark.parametrize("number", sorted(EXERCISES))

@@ -1,96 +1,68 @@
 """Downloads from a real server on this machine: whole, or an error that says why."""
 
 import hashlib
-import re
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import Thread
-from time import sleep
+from random import Random
+from time import monotonic, sleep
 
 import pytest
 
-from ch02.fetch import (
-    CHUNK,
-    FetchError,
-    check_sha256,
-    downloads_folder,
-    fetch,
-    is_offline,
-    write_atomically,
-)
+from ch02.fetch import FetchError, downloads_folder, fetch, is_offline
+from ch02.files import Part, write_atomically
 from tests.notebooks import ROOT
+from tests.server import (
+    BODY,
+    HALF,
+    KNOWN,
+    OTHER,
+    PAGE,
+    SHA256,
+    Answer,
+    closed_url,
+    serving,
+)
 
-BODY = bytes(range(256)) * (3 * CHUNK // 256) + b"the last bytes"
-SHA256 = hashlib.sha256(BODY).hexdigest()
-DAMAGED = b"?" + BODY[1:]  # of the same size
-PAGE = b"<html>Please log in</html>"
-KNOWN = {"hash": {"sha256": SHA256}, "size": {"size": len(BODY)}, "no": {"size": None}}
+LENGTH = len(BODY)
+CUT, GONE, BUSY = Answer(sent=HALF), Answer(status=404), Answer(status=503)
+HTML = Answer(body=PAGE, headers={"Content-Type": "text/html"})
 FAULTS = {
-    "404": {"status": 404},
-    "503": {"status": 503},
-    "cut": {"cut": 9},
-    "cut, of unknown length": {"cut": 9, "announced": False},
-    "damaged": {"body": DAMAGED},
-    "page": {"body": PAGE, "content_type": "text/html"},
+    "404": GONE,
+    "503": BUSY,
+    "cut": Answer(sent=9),
+    "cut, of unknown length": Answer(sent=9, headers={"Content-Length": None}),
+    "damaged": Answer(body=OTHER),
+    "page": HTML,
 }
-
-
-@dataclass
-class Answer:
-    """What the server says to one path."""
-
-    body: bytes = BODY
-    status: int = 200
-    content_type: str = "application/octet-stream"
-    cut: int = 0  # bytes of the body that are announced and never come
-    announced: bool = True  # with a Content-Length
-    seconds: float = 0  # until it answers
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Gives the server's answer to the path, and notes the request."""
-
-    def do_GET(self):
-        self.server.requests.append(self.path)
-        answer = self.server.answers[self.path]
-        sleep(answer.seconds)
-        self.send_response(answer.status)
-        self.send_header("Content-Type", answer.content_type)
-        if answer.announced:
-            self.send_header("Content-Length", str(len(answer.body)))
-        self.end_headers()
-        self.wfile.write(answer.body[: len(answer.body) - answer.cut])
-
-    def log_message(self, *_):
-        """Keep quiet."""
-
-
-class Server(ThreadingHTTPServer):
-    """Mirrors on loopback; `requests` holds the path of each request that came."""
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.answers, self.requests = {}, []
-
-    def mirror(self, path="/model.bin", **answer):
-        """Set the answer to a path; return its URL."""
-        self.answers[path] = Answer(**answer)
-        return f"http://127.0.0.1:{self.server_port}{path}"
+FETCHING = f"""
+import sys
+from ch02.fetch import fetch
+fetch(sys.argv[2:], sys.argv[1], size={LENGTH}, sha256={SHA256!r}, progress=False)
+"""
 
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server without mirrors yet, in reach whatever this machine's settings are."""
-    monkeypatch.delenv("LLMS_OFFLINE", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with Server() as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    """A server that misbehaves as told."""
+    with serving(monkeypatch) as server:
         yield server
-        server.shutdown()
-        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch):
+    """The seconds of each pause, which takes none."""
+    seconds = []
+    monkeypatch.setattr("ch02.fetch.pause", seconds.append)
+    return seconds
 
 
 @pytest.fixture
@@ -99,69 +71,82 @@ def target(tmp_path):
     return tmp_path / "downloads" / "model.bin"
 
 
+@pytest.fixture
+def foreign_folder():
+    """A folder in which `no_rights` leaves no right to write."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@contextmanager
+def no_rights():
+    """Act as nobody where this process is root, whom no folder refuses."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.fixture
+def part_of(target):
+    """Leave bytes in the `.part` beside the target, as from a URL with its ETag."""
+
+    def write(content, url="http://elsewhere/", etag='"first"'):
+        target.parent.mkdir(exist_ok=True)
+        part = Part(target, None, None)
+        with part.open_at(0, url, etag) as file:
+            file.write(content)
+        return part.path
+
+    return write
+
+
 def get(urls, target, **known):
     """Fetch without a progress bar; the file's sha256 is known unless others are."""
     return fetch(urls, target, progress=False, **(known or {"sha256": SHA256}))
 
 
-@pytest.mark.parametrize("announced", [True, False])
+def refusal(urls, target, **known):
+    """What the FetchError says that a fetch ends with."""
+    with pytest.raises(FetchError) as caught:
+        get(urls, target, **known)
+    return str(caught.value)
+
+
+def names(target):
+    """The names of what lies in the target's folder, but for the lock."""
+    found = {path.name for path in target.parent.iterdir()}
+    return found - {f"{target.name}.lock"}
+
+
+@pytest.mark.parametrize("chunked", [False, True])
 @pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
-def test_a_file_arrives_whole(server, target, known, announced):
-    url = server.mirror(announced=announced)
+def test_a_file_arrives_whole_and_alone(server, target, known, chunked):
+    url = server.mirror(chunked=chunked)
     assert get([url], str(target), **known) == target
-    assert target.read_bytes() == BODY
+    assert target.read_bytes() == BODY and names(target) == {"model.bin"}
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_the_second_mirror_is_asked_when_the_first_fails(server, target, fault):
-    get([server.mirror("/1", **fault), server.mirror("/2")], target)
+    get([server.mirror("/1", fault), server.mirror("/2")], target)
     assert target.read_bytes() == BODY
-    assert list(dict.fromkeys(server.requests)) == ["/1", "/2"]
+    assert list(dict.fromkeys(server.paths)) == ["/1", "/2"]
 
 
 def test_the_second_mirror_is_left_alone_when_the_first_delivers(server, target):
     get([server.mirror("/1"), server.mirror("/2")], target)
-    assert server.requests == ["/1"]
+    assert server.paths == ["/1"]
 
 
-@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
-def test_the_error_names_each_url_and_leaves_nothing_behind(server, target, fault):
-    urls = [server.mirror("/1", **fault), server.mirror("/2", **fault)]
-    with pytest.raises(FetchError) as caught:
-        get(urls, target)
-    for needed in (*urls, f"save it as {target}"):
-        assert needed in str(caught.value)
-    assert not target.exists()
-
-
-def test_the_error_says_what_happened_at_each_url(server, target):
-    with Server() as gone:
-        refused = gone.mirror()
-    faults = {"404": {"status": 404}, "503": {"status": 503}}
-    urls = [server.mirror(f"/{name}", **fault) for name, fault in faults.items()]
-    with pytest.raises(FetchError, match="(?s)404.*503.*refused"):
-        get([*urls, refused], target)
-
-
-@pytest.mark.parametrize("cut", [1, CHUNK, len(BODY)])
-@pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
-def test_a_cut_body_is_refused(server, target, known, cut):
-    with pytest.raises(FetchError):
-        get([server.mirror(cut=cut)], target, **known)
-    assert not target.exists()
-
-
-@pytest.mark.parametrize("known", [{"size": len(PAGE)}, {"size": None}])
-def test_a_web_page_is_refused_when_no_hash_is_known(server, target, known):
-    url = server.mirror(body=PAGE, content_type="text/html; charset=utf-8")
-    with pytest.raises(FetchError, match="web page"):
-        get([url], target, **known)
-    assert not target.exists()
-
-
-def test_a_web_page_that_has_the_hash_is_the_file(server, target):
-    url = server.mirror(content_type="text/html")
-    assert get([url], target).read_bytes() == BODY
+# What is here already
 
 
 @pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
@@ -171,7 +156,7 @@ def test_a_whole_file_is_used_with_no_request(server, target, known):
     assert server.requests == []
 
 
-@pytest.mark.parametrize("content", [b"", BODY[:-1], BODY + b"?", DAMAGED])
+@pytest.mark.parametrize("content", [b"", BODY[:-1], BODY + b"?", OTHER])
 def test_a_damaged_file_is_replaced(server, target, content):
     write_atomically(target, content)
     assert get([server.mirror()], target).read_bytes() == BODY
@@ -179,33 +164,579 @@ def test_a_damaged_file_is_replaced(server, target, content):
 
 def test_a_file_of_the_wrong_size_is_replaced(server, target):
     write_atomically(target, BODY[:-1])
+    assert get([server.mirror()], target, size=LENGTH).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("offline", ["", "1"])
+@pytest.mark.parametrize("known", ["both", "sha256", "size"])
+def test_a_whole_part_is_used_with_no_request(
+    server, target, part_of, monkeypatch, known, offline
+):
+    monkeypatch.setenv("LLMS_OFFLINE", offline)
+    part_of(BODY)
+    assert get([server.mirror()], target, **KNOWN[known]).read_bytes() == BODY
+    assert server.requests == [] and names(target) == {"model.bin"}
+
+
+def test_a_part_of_which_nothing_is_known_is_not_taken_for_whole(
+    server, target, part_of
+):
+    part_of(BODY[:HALF])
+    assert get([server.mirror()], target, size=None).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("content", [OTHER, BODY + b"?"], ids=["damaged", "too long"])
+@pytest.mark.parametrize("known", ["both", "sha256"])
+def test_a_part_that_is_not_the_files_is_dropped(
+    server, target, part_of, known, content
+):
+    part_of(content)
+    assert get([server.mirror()], target, **KNOWN[known]).read_bytes() == BODY
+    needless = [] if "size" in KNOWN[known] else [f"bytes={len(content)}-"]
+    assert server.ranges == [*needless, None]
+
+
+def test_a_part_that_came_whole_before_the_end_needs_no_byte_more(
+    server, target, part_of
+):
     url = server.mirror()
-    assert get([url], target, size=len(BODY)).read_bytes() == BODY
+    part_of(BODY, url)
+    assert get([url], target, size=None).read_bytes() == BODY
+    assert server.ranges == [f"bytes={LENGTH}-"]
 
 
-def test_two_at_once_make_one_request(server, target):
-    url = server.mirror(seconds=0.3)
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(get, [[url]] * 2, [target] * 2))
-    assert found == [target, target] and target.read_bytes() == BODY
-    assert len(server.requests) == 1
+ABSENT_OR_DAMAGED = {
+    "not there": None,
+    f"damaged ({LENGTH - 1:,} bytes, not {LENGTH:,})": BODY[:-1],
+    f"damaged ({LENGTH:,} bytes, and not the file's)": OTHER,
+}
 
 
-@pytest.mark.parametrize("content", [None, DAMAGED], ids=["absent", "damaged"])
-def test_offline_no_request_is_made(server, target, monkeypatch, content):
+@pytest.mark.parametrize(("state", "content"), ABSENT_OR_DAMAGED.items())
+def test_offline_no_request_is_made(server, target, monkeypatch, state, content):
     monkeypatch.setenv("LLMS_OFFLINE", "1")
     if content:
         write_atomically(target, content)
-    with pytest.raises(FetchError, match="LLMS_OFFLINE") as caught:
-        get([server.mirror()], target)
-    assert str(target) in str(caught.value)
-    assert server.requests == []
+    words = refusal([server.mirror()], target, **KNOWN["both"])
+    assert words.startswith(f"{target} is {state}") and "LLMS_OFFLINE" in words
+    assert server.mirror() in words and server.requests == []
+    assert target.parent.exists() == bool(content)
+
+
+def test_offline_a_begun_part_is_kept(server, target, part_of, monkeypatch):
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    part = part_of(BODY[:HALF])
+    assert "is not there" in refusal([server.mirror()], target)
+    assert server.requests == [] and part.read_bytes() == BODY[:HALF]
 
 
 def test_offline_a_whole_file_is_used(target, monkeypatch):
     monkeypatch.setenv("LLMS_OFFLINE", "1")
     write_atomically(target, BODY)
     assert get(["http://127.0.0.1/model.bin"], target) == target
+
+
+# Going on
+
+
+def random_cuts(seed, chunked, **options):
+    """Answers that are cut at seeded places, over and over."""
+    draw = Random(seed)
+    lengths = [draw.randrange(LENGTH // 8) for _ in range(60)]
+    return [Answer(sent=sent, chunked=chunked, **options) for sent in lengths]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
+@pytest.mark.parametrize("seed", range(2))
+def test_a_line_that_is_cut_over_and_over_delivers(
+    server, target, known, chunked, seed
+):
+    url = server.mirror("/model.bin", *random_cuts(seed, chunked))
+    assert get([url], target, **known).read_bytes() == BODY
+    starts = [int(asked[6:-1]) for asked in server.ranges[1:]]
+    assert starts == sorted(starts) and len(starts) > 5
+
+
+def test_two_mirrors_share_the_work_when_the_sha256_is_known(server, target):
+    urls = [server.mirror("/1", CUT, GONE), server.mirror("/2", etag='"other"')]
+    assert get(urls, target).read_bytes() == BODY
+    assert server.paths == ["/1", "/2"] and server.ranges == [None, f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize("known", ["size", "neither"])
+def test_two_mirrors_share_nothing_when_it_is_not(server, target, known):
+    urls = [server.mirror("/1", CUT, GONE), server.mirror("/2")]
+    assert get(urls, target, **KNOWN[known]).read_bytes() == BODY
+    assert server.paths == ["/1", "/2"] and server.ranges == [None, None]
+
+
+def test_another_mirror_does_not_start_anew_in_haste(
+    server, target, part_of, monkeypatch
+):
+    monkeypatch.setattr("ch02.fetch.MUCH", HALF)
+    urls = [server.mirror("/1"), server.mirror("/2", BUSY, Answer())]
+    part_of(BODY[:HALF], urls[1])
+    assert get(urls, target, size=LENGTH).read_bytes() == BODY
+    assert server.paths == ["/2", "/2"] and server.ranges == [f"bytes={HALF}-"] * 2
+
+
+def test_another_mirror_starts_anew_in_the_end(server, target, part_of, monkeypatch):
+    monkeypatch.setattr("ch02.fetch.MUCH", HALF)
+    urls = [server.mirror("/1"), server.mirror("/2", BUSY)]
+    part_of(BODY[:HALF], urls[1])
+    assert get(urls, target, size=LENGTH).read_bytes() == BODY
+    assert server.paths == ["/2", "/2", "/1"] and server.ranges[2] is None
+
+
+def test_joined_bytes_are_never_taken_for_one_mirrors(server, target):
+    little = Answer(sent=1000)
+    urls = [server.mirror("/1", CUT, GONE), server.mirror("/2", little, GONE)]
+    assert f"{HALF + 1000:,} bytes are safe" in refusal(urls, target)
+    server.requests.clear()
+    assert get([server.mirror("/1")], target, size=LENGTH).read_bytes() == BODY
+    assert server.ranges == [None]
+
+
+def test_a_mirror_that_brings_much_is_asked_again_at_once(
+    server, target, pauses, monkeypatch
+):
+    monkeypatch.setattr("ch02.fetch.MUCH", HALF)
+    urls = [server.mirror("/1", CUT, Answer()), server.mirror("/2")]
+    get(urls, target)
+    assert server.paths == ["/1", "/1"] and pauses == []
+
+
+def test_a_mirror_that_brings_little_is_not(server, target, pauses):
+    get([server.mirror("/1", CUT, Answer()), server.mirror("/2")], target)
+    assert server.paths == ["/1", "/2"]
+
+
+WRONG_PARTS = {
+    "start": {"Content-Range": f"bytes 7-{LENGTH - 1}/{LENGTH}"},
+    "total": {"Content-Range": f"bytes {HALF}-{LENGTH - 1}/{LENGTH + 1}"},
+    "garbage": {"Content-Range": "bytes"},
+}
+
+
+@pytest.mark.parametrize("known", ["both", "size"])
+@pytest.mark.parametrize("headers", WRONG_PARTS.values(), ids=WRONG_PARTS)
+def test_after_a_wrong_part_the_whole_file_is_asked_for(server, target, headers, known):
+    answers = CUT, Answer(headers=headers), Answer()
+    url = server.mirror("/model.bin", *answers)
+    assert get([url], target, **KNOWN[known]).read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={HALF}-", None]
+
+
+def test_the_whole_file_is_asked_for_once(server, target):
+    wrong = Answer(headers={"Content-Range": "bytes"})
+    url = server.mirror("/model.bin", CUT, wrong, CUT, Answer())
+    assert get([url], target).read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={HALF}-"] * 2
+
+
+@pytest.mark.parametrize("honest", [True, False])
+@pytest.mark.parametrize("known", ["size", "neither"])
+def test_a_file_that_changes_between_two_requests_is_not_mixed(
+    server, target, known, honest
+):
+    old = Answer(body=OTHER, sent=HALF)
+    new = Answer(etag='"second"', if_range=honest)
+    url = server.mirror("/model.bin", old, new)
+    assert get([url], target, **KNOWN[known]).read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={HALF}-"] + [None] * (not honest)
+
+
+def test_416_of_a_part_that_is_not_whole_means_a_new_start(server, target, part_of):
+    url = server.mirror("/model.bin", Answer(status=416), Answer())
+    part_of(BODY[:HALF], url)
+    assert get([url], target).read_bytes() == BODY
+    assert server.ranges == [f"bytes={HALF}-", None]
+
+
+def test_a_page_in_place_of_a_part_costs_no_byte(server, target):
+    url = server.mirror("/model.bin", CUT, HTML)
+    words = refusal([url], target)
+    assert "the answer is a web page" in words
+    assert f"{HALF:,} bytes are safe in {target}.part" in words
+    server.requests.clear()
+    server.mirror("/model.bin")
+    get([url], target)
+    assert server.ranges == [f"bytes={HALF}-"]
+
+
+# Damage
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_byte_that_flips_once_costs_a_new_start(server, target, chunked):
+    url = server.mirror("/1", Answer(body=OTHER, chunked=chunked), Answer())
+    get([url, server.mirror("/2")], target)
+    assert target.read_bytes() == BODY
+    assert server.paths == ["/1", "/1"] and server.ranges == [None, None]
+
+
+def test_a_mirror_that_damages_twice_is_out(server, target):
+    urls = [server.mirror("/1", body=OTHER), server.mirror("/2")]
+    assert get(urls, target).read_bytes() == BODY
+    assert server.paths == ["/1", "/1", "/2"] and server.ranges[-1] is None
+
+
+@pytest.mark.parametrize("known", ["both", "sha256"])
+def test_damage_everywhere_leaves_nothing(server, target, known):
+    urls = [server.mirror(path, body=OTHER) for path in ("/1", "/2")]
+    words = refusal(urls, target, **KNOWN[known])
+    assert words.count(f"the {LENGTH:,} bytes that came are not the file's") == 2
+    assert "safe" not in words and names(target) == set()
+    assert server.paths == ["/1", "/1", "/2", "/2"]
+
+
+def test_damage_in_another_mirrors_bytes_costs_this_one_only_a_new_start(
+    server, target, part_of
+):
+    part_of(OTHER[:HALF])
+    assert get([server.mirror()], target).read_bytes() == BODY
+    assert server.ranges == [f"bytes={HALF}-", None]
+
+
+@pytest.mark.parametrize("known", ["both", "size"])
+def test_more_bytes_than_the_file_has_are_refused(server, target, known):
+    urls = [server.mirror("/1", body=BODY + BODY, chunked=True), server.mirror("/2")]
+    assert get(urls, target, **KNOWN[known]).read_bytes() == BODY
+    assert server.paths == ["/1", "/1", "/2"]
+
+
+@pytest.mark.parametrize("body", [BODY[:-1], BODY + b"?"], ids=["fewer", "more"])
+def test_another_announced_length_is_refused_at_once(server, target, body):
+    urls = [server.mirror("/1", body=body), server.mirror("/2")]
+    assert get(urls, target, size=LENGTH).read_bytes() == BODY
+    assert server.paths == ["/1", "/2"]
+
+
+# Patience
+
+
+def test_a_busy_server_is_asked_again_later(server, target, pauses):
+    url = server.mirror("/model.bin", BUSY, BUSY, Answer())
+    assert get([url], target).read_bytes() == BODY
+    assert len(pauses) == 2
+
+
+@pytest.mark.parametrize("known", KNOWN.values(), ids=KNOWN)
+def test_patience_ends_when_nothing_comes(server, target, pauses, known):
+    urls = [server.mirror("/1", BUSY), server.mirror("/2", sent=0)]
+    words = refusal(urls, target, **known)
+    assert server.paths == ["/1", "/2"] * 5
+    assert "503 Service Unavailable" in words and "cut after 0 of" in words
+    for seconds, longest in zip(pauses, [0.5, 1, 2, 4], strict=True):
+        assert 0 <= seconds <= longest
+
+
+def test_new_bytes_renew_the_patience(server, target):
+    answers = [*[BUSY] * 4, Answer(sent=1000)] * 3 + [Answer()]
+    url = server.mirror("/model.bin", *answers)
+    assert get([url], target).read_bytes() == BODY
+
+
+def test_patience_ends_when_a_byte_comes_each_time(server, target, monkeypatch):
+    monkeypatch.setattr("ch02.fetch.MOST_ROUNDS", 20)
+    words = refusal([server.mirror(sent=1)], target)
+    assert len(server.requests) == 20 and "20 bytes are safe" in words
+
+
+def test_bytes_that_come_again_are_not_new(server, target):
+    words = refusal([server.mirror(sent=HALF, ranges=False)], target)
+    assert len(server.requests) == 6 and f"cut after {HALF:,} of" in words
+
+
+def test_the_seeded_draws_of_others_are_left_alone(server, target):
+    random.seed(123)
+    expected = Random(123).random()
+    get([server.mirror("/model.bin", BUSY, Answer())], target)
+    assert random.random() == expected
+
+
+def test_what_is_out_is_not_asked_again(server, target):
+    urls = [server.mirror("/1", GONE), server.mirror("/2", BUSY, Answer())]
+    get(urls, target)
+    assert server.paths == ["/1", "/2", "/2"]
+
+
+@pytest.mark.parametrize(("asked", "least"), [("7", 7), ("60", 60), ("0", 0)])
+def test_the_wait_that_a_server_asks_for_is_granted(
+    server, target, pauses, asked, least
+):
+    busy = Answer(status=429, headers={"Retry-After": asked})
+    get([server.mirror("/model.bin", busy, Answer())], target)
+    [seconds] = pauses
+    assert least <= seconds <= max(least, 0.5)
+
+
+def test_a_wait_too_long_ends_the_call(server, target, pauses):
+    url = server.mirror(status=429, headers={"Retry-After": "86400"})
+    assert "it asks to come back in 1,440 min" in refusal([url], target)
+    assert len(server.requests) == 1 and pauses == []
+
+
+def test_a_dead_network_costs_no_round(target, server, pauses):
+    urls = [closed_url() for _ in range(3)]
+    assert refusal(urls, target).count("unreachable: Connection refused") == 3
+    assert pauses == []
+
+
+def test_a_network_that_has_brought_bytes_may_come_back(server, target, pauses):
+    moved = Answer(status=302, headers={"Location": closed_url()})
+    url = server.mirror("/model.bin", CUT, moved, moved, Answer())
+    assert get([url], target).read_bytes() == BODY
+    assert len(server.requests) == 4
+
+
+# What the error says
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+def test_the_error_names_each_url_and_what_to_do(server, target, fault):
+    urls = [server.mirror("/1", fault), server.mirror("/2", fault)]
+    words = refusal(urls, target)
+    assert all(f"  {url}\n" in words for url in urls)
+    assert f"save it as {target}" in words and "curl -fL -C - -o" in words
+    assert not target.exists()
+
+
+def test_the_error_says_what_happened_at_each_url(server, target):
+    cut = Answer(sent=HALF, ranges=False)
+    answers = {"/404": GONE, "/503": BUSY, "/cut": cut, "/page": HTML}
+    urls = [server.mirror(path, answer) for path, answer in answers.items()]
+    words = refusal([*urls, closed_url()], target).split("\n")
+    assert words[2:11:2] == [
+        "    404 Not Found",
+        "    503 Service Unavailable",
+        f"    cut after {HALF:,} of {LENGTH:,} bytes",
+        "    the answer is a web page",
+        "    unreachable: Connection refused",
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_the_line_to_do_it_by_hand_goes_on_and_ends_well(server, tmp_path):
+    target = tmp_path / "it's here" / "model.bin"
+    words = refusal([server.mirror("/model.bin", CUT, GONE)], target)
+    [line] = [line for line in words.split("\n") if "curl" in line]
+    server.mirror("/model.bin")
+    subprocess.run(["sh", "-c", line], check=True, capture_output=True)
+    assert server.ranges[-1] == f"bytes={HALF}-" and target.read_bytes() == BODY
+
+
+# This side's troubles
+
+
+def test_no_byte_is_fetched_that_will_not_fit(server, target, part_of, monkeypatch):
+    part_of(BODY[:1000])
+    usage = shutil.disk_usage(target.parent)._replace(free=LENGTH - 1001)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    words = refusal([server.mirror()], target, **KNOWN["both"])
+    for needed in (f"{LENGTH - 1000:,} bytes more", f"{LENGTH - 1001:,} are free"):
+        assert needed in words
+    assert server.requests == []
+
+
+def test_what_just_fits_is_fetched(server, target, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=LENGTH)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert get([server.mirror()], target, **KNOWN["both"]).read_bytes() == BODY
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_named(server, target):
+    target.parent.mkdir()
+    part = target.with_name("model.bin.part")
+    part.symlink_to("/dev/full")
+    words = refusal([server.mirror()], target)
+    assert words.startswith("the disk is full: 0 bytes of model.bin are safe in")
+    assert "Make room" in words and not target.exists()
+
+
+def test_a_write_that_fails_keeps_what_came(server, target):
+    target.parent.mkdir()
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, usual[1]))
+    try:
+        words = refusal([server.mirror()], target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    assert f"cannot be kept in {target.parent}: File too large" in words
+    assert get([server.mirror()], target).read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={HALF}-"]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_folder_without_the_right_to_write_is_named(server, foreign_folder, begun):
+    target = foreign_folder / "model.bin"
+    if begun:
+        foreign_folder.chmod(0o755)
+        target.with_name("model.bin.part").write_bytes(BODY)
+        foreign_folder.chmod(0o555)
+    with no_rights():
+        words = refusal([server.mirror()], target)
+    assert f"model.bin cannot be kept in {foreign_folder}: Permission denied" in words
+    assert "LLMS_DOWNLOADS" in words and server.requests == []
+
+
+def test_a_folder_without_the_right_to_look_is_named(server, foreign_folder):
+    foreign_folder.chmod(0)
+    with no_rights():
+        words = refusal([server.mirror()], foreign_folder / "model.bin")
+    assert f"cannot be kept in {foreign_folder}: Permission denied" in words
+
+
+def test_a_whole_file_needs_no_right_to_write(foreign_folder):
+    target = foreign_folder / "model.bin"
+    foreign_folder.chmod(0o755)
+    target.write_bytes(BODY)
+    foreign_folder.chmod(0o555)
+    with no_rights():
+        assert get([], target) == target
+
+
+@pytest.mark.parametrize("deeper", ["", "downloads"])
+def test_a_file_in_the_folders_place_is_named(server, tmp_path, deeper):
+    place = tmp_path / "file"
+    place.write_bytes(b"")
+    words = refusal([server.mirror()], place / deeper / "model.bin")
+    assert f"cannot be kept in {place / deeper}: " in words
+    assert "LLMS_DOWNLOADS" in words and server.requests == []
+
+
+def test_a_folder_in_the_files_place_is_named(server, target):
+    target.mkdir(parents=True)
+    words = refusal([server.mirror()], target)
+    assert f"cannot be kept in {target.parent}: Is a directory" in words
+
+
+# Several processes
+
+
+def start(urls, target):
+    """Fetch in a process of its own."""
+    command = [sys.executable, "-c", FETCHING, str(target), *urls]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def wait_until(is_so):
+    """Wait for something that is about to be so."""
+    end = monotonic() + 20
+    while not is_so():
+        assert monotonic() < end
+        sleep(0.01)
+
+
+@pytest.mark.parametrize("sha256", [SHA256, None])
+def test_a_killed_process_is_gone_on_from(server, target, sha256):
+    url = server.mirror("/model.bin", Answer(sent=HALF, stall=60), Answer())
+    part = target.with_name("model.bin.part")
+    with start([url], target) as process:
+        wait_until(lambda: part.is_file() and part.stat().st_size > HALF - 10_000)
+        process.send_signal(signal.SIGKILL)
+    came = part.stat().st_size
+    assert process.returncode == -signal.SIGKILL and not target.exists()
+    assert get([url], target, sha256=sha256, size=LENGTH).read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={came}-"]
+    assert server.requests[1][1]["If-Range"] == '"first"'
+
+
+def test_two_processes_at_once_take_one_body(server, target):
+    url = server.mirror(before=60)
+    with start([url], target) as first:
+        wait_until(lambda: server.requests)
+        with start([url], target) as second:
+            said = second.stdout.readline()
+            server.over.set()
+            assert first.wait(20) == second.wait(20) == 0
+    assert said == "Another process is fetching model.bin; waiting for it.\n"
+    assert server.paths == ["/model.bin"] and target.read_bytes() == BODY
+
+
+def test_two_threads_at_once_take_one_body(server, target):
+    url = server.mirror(before=0.2)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(get, [[url]] * 2, [target] * 2))
+    assert found == [target, target] and target.read_bytes() == BODY
+    assert len(server.requests) == 1
+
+
+# Anything at all
+
+SMALL = BODY[:3000]
+TURNED = SMALL[::-1]  # another version of the file, with another ETag
+ANY_FAULTS = [
+    {"status": 403, "body": b""},
+    {"status": 404, "body": PAGE},
+    {"status": 416, "body": b""},
+    {"status": 429, "headers": {"Retry-After": "3"}},
+    {"status": 500},
+    {"status": 503, "headers": {"Retry-After": "Fri, 01 Jan 2100 00:00:00 GMT"}},
+    {"status": 206},
+    {"status": 302, "headers": {"Location": "/1"}},
+    {"shift": 1},
+    {"headers": {"Content-Range": None}},
+    {"headers": {"Content-Encoding": "gzip"}},
+    {"headers": {"Content-Length": None}},
+    {"headers": {"Content-Length": "-1"}},
+    {"headers": {"Content-Length": "many"}},
+    {"headers": {"Content-Type": None}},
+    {"etag": 'W/"weak"'},
+    {"etag": None},
+    {"etag": "a b"},
+    {"ranges": False},
+    {"chunked": True},
+    {"reset": True},
+]
+OTHER_BODIES = [  # that only the size or the sha256 can tell from the file
+    {"body": PAGE},
+    {"body": SMALL[:-1]},
+    {"body": SMALL + b"more"},
+    {"body": SMALL + b"more", "chunked": True},
+    {"body": b""},
+]
+
+
+def any_answer(draw, faults):
+    """One version of the file or the other, often cut, often with some fault."""
+    chosen = draw.choice([{"body": SMALL}] * 2 + [{"body": TURNED, "etag": '"turned"'}])
+    fault = draw.choice(faults) if draw.random() < 0.3 else {}
+    sent = draw.choice([None, draw.randrange(len(SMALL))])
+    honest = draw.random() < 0.5
+    return Answer(**{"sent": sent, "if_range": honest} | chosen | fault)
+
+
+def any_mirror(server, path, draw, faults):
+    """A mirror with seeded answers, of which the last stays for good."""
+    answers = [any_answer(draw, faults) for _ in range(draw.randrange(1, 6))]
+    return server.mirror(path, *answers)
+
+
+@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("known", KNOWN)
+def test_whatever_happens_the_file_is_right_or_not_there(
+    server, target, monkeypatch, known, seed
+):
+    monkeypatch.setattr("ch02.fetch.MOST_ROUNDS", 10)
+    facts = {"sha256": hashlib.sha256(SMALL).hexdigest(), "size": len(SMALL)}
+    facts = {name: facts[name] for name, fact in KNOWN[known].items() if fact}
+    faults = ANY_FAULTS + (OTHER_BODIES if facts else [])
+    right = {SMALL} if "sha256" in facts else {SMALL, TURNED}
+    draw = Random(seed)
+    for _ in range(5):
+        target.unlink(missing_ok=True)
+        urls = [any_mirror(server, path, draw, faults) for path in ("/1", "/2")]
+        with suppress(FetchError):
+            get(urls, target, **facts or KNOWN["neither"])
+        assert not target.exists() or target.read_bytes() in right
+    well = server.mirror("/3", body=SMALL)
+    assert get([well], target, **facts or KNOWN["neither"]).read_bytes() in right
+
+
+# Settings
 
 
 @pytest.mark.parametrize(
@@ -226,11 +757,3 @@ def test_llms_offline_says_whether_the_network_is_forbidden(
 def test_llms_downloads_names_the_folder(monkeypatch, value, folder):
     monkeypatch.setenv("LLMS_DOWNLOADS", value)
     assert downloads_folder() == folder
-
-
-def test_a_damaged_file_is_named_with_both_hashes(target):
-    write_atomically(target, DAMAGED)
-    found = hashlib.sha256(DAMAGED).hexdigest()
-    reason = f"{target} is damaged: its sha256 is {found}, not {SHA256}"
-    with pytest.raises(ValueError, match=re.escape(reason)):
-        check_sha256(target, SHA256)

@@ -11,12 +11,19 @@ from tests.notebooks import ROOT, code_cells, label, python_source, read, top_le
 # plumbing that a reader uses but need not study
 SUPPORT = {
     "fetch.py",
+    "files.py",
+    "transfer.py",
     "pretrained.py",
     "device.py",
     "checkpoint.py",
     "pretrain.py",
     "chat.py",
     "vocabulary.py",
+    "certificate.py",
+    "remote_files.py",
+    "sources.py",
+    "smollm2.py",
+    "tensorflow_reader.py",
     "exercises.py",
 }
 MODULES = [

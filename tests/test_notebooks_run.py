@@ -7,7 +7,15 @@ import nbformat
 import pytest
 
 from ch04.gpt import GPT_CONFIG_124M
-from tests.notebooks import all_notebooks, clean, execute, label, outputs, words
+from tests.notebooks import (
+    ROOT,
+    all_notebooks,
+    clean,
+    execute,
+    label,
+    outputs,
+    words,
+)
 
 # what the cell tagged `parameters` says in the tests, so that each takes seconds
 SMALL = {
@@ -16,6 +24,10 @@ SMALL = {
         | {"context_length": 64, "emb_dim": 32, "n_heads": 4, "n_layers": 2},
         "num_epochs": 1,
         "checkpoint": os.path.join(tempfile.mkdtemp(), "local.safetensors"),
+    },
+    "ch05/5.3_kv_cache.ipynb": {
+        "cfg": GPT_CONFIG_124M | {"emb_dim": 32, "n_heads": 4, "n_layers": 2},
+        "max_new_tokens": 5,
     },
 }
 BARS = """
@@ -31,8 +43,9 @@ print("kept", file=sys.stderr)
 
 
 @pytest.mark.parametrize("path", all_notebooks(), ids=label)
-def test_notebook_runs(path, monkeypatch):
+def test_notebook_runs(path, monkeypatch, tmp_path):
     monkeypatch.setenv("LLMS_OFFLINE", "1")
+    monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))  # empty, on every machine
     for output in outputs(execute(path, SMALL.get(label(path))).notebook):
         assert output.output_type != "error", output
         assert not any("Warning" in text for text in words(output)), output
@@ -59,3 +72,13 @@ def test_parameters_shrink_a_run_and_its_bars_are_cleaned_away(toy):
 def test_unknown_parameters_are_refused(toy):
     with pytest.raises(ValueError, match="does not assign"):
         execute(toy, {"sizes": 3})
+
+
+@pytest.mark.parametrize("name", ["5.5_pretrained_weights", "5.6_gpt_to_llama"])
+def test_notebook_speaks_with_smollm2(name, monkeypatch, gguf_path):
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    monkeypatch.setenv("LLMS_DOWNLOADS", str(gguf_path.parents[1]))
+    path = ROOT / "ch05" / f"{name}.ipynb"
+    run = execute(path, SMALL.get(label(path)))
+    said = "\n".join(text for output in outputs(run.notebook) for text in words(output))
+    assert "smollm2-135M, 134.5 million parameters" in said

@@ -1,6 +1,5 @@
 """One command trains, draws and saves; what a reader can mend is one sentence."""
 
-import re
 import subprocess
 import sys
 
@@ -9,15 +8,16 @@ import pytest
 import torch
 
 from ch02.dataset import load_text
+from ch05 import pretrain as script
 from ch05.checkpoint import load_model
-from ch05.pretrain import pretrain
-from ch05.training import create_train_val_loaders
+from ch05.pretrain import START_CONTEXT, pretrain, train_small
+from ch05.training import create_train_val_loaders, train_model_simple
 from tests.notebooks import ROOT
 
 matplotlib.use("Agg")
 
 
-def test_it_trains_draws_and_saves(tiny_config, tmp_path, capsys):
+def test_it_trains_draws_and_saves(tiny_config, tmp_path, capsys, one_thread):
     cfg = tiny_config | {"vocab_size": 50257, "context_length": 32}
     loaders = create_train_val_loaders(load_text(), context_length=32)
     settings = {"num_epochs": 1, "eval_freq": 6, "eval_iter": 2}
@@ -32,20 +32,87 @@ def test_it_trains_draws_and_saves(tiny_config, tmp_path, capsys):
     assert sample.startswith("Every effort moves you")
 
 
+@pytest.fixture
+def tiny_story(monkeypatch, tiny_config, one_thread):
+    """A tiny config in the place of SMALL_CONFIG, a short story, and one epoch."""
+    cfg = tiny_config | {"vocab_size": 50257, "context_length": 32}
+    story = load_text()[:4000]
+
+    def train_briefly(*args, **settings):
+        return train_model_simple(*args, **settings | {"num_epochs": 1})
+
+    monkeypatch.setattr(script, "SMALL_CONFIG", cfg)
+    monkeypatch.setattr(script, "load_text", lambda: story)
+    monkeypatch.setattr(script, "train_model_simple", train_briefly)
+    return cfg
+
+
+def test_the_small_model_can_be_loaded_and_has_learned(tiny_story, tmp_path):
+    path = tmp_path / "checkpoints" / "local.safetensors"
+    train_small(path)
+    model, cfg = load_model(path)
+    assert cfg == tiny_story
+    torch.manual_seed(123)
+    untrained = script.GPTModel(cfg).eval()
+    loaders = create_train_val_loaders(load_text()[:4000], cfg["context_length"])
+    before, after = (
+        script.evaluate_model(m, *loaders, "cpu", eval_iter=None)[0]
+        for m in (untrained, model)
+    )
+    assert after < before - 0.1
+
+
+def test_the_small_model_is_announced_and_its_samples_are_not(
+    tiny_story, tmp_path, capsys
+):
+    train_small(tmp_path / "small.safetensors")
+    said = capsys.readouterr().out
+    assert said.startswith("training a small GPT on the story")
+    assert said.count("\n") == 1
+    assert START_CONTEXT not in said and "Train loss" not in said
+
+
+def test_the_small_model_neither_uses_nor_moves_the_random_state(tiny_story, tmp_path):
+    weights = []
+    for seed in (1, 2):
+        path = tmp_path / f"{seed}.safetensors"
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        train_small(path)
+        assert torch.equal(torch.get_rng_state(), before)
+        weights.append(load_model(path)[0].state_dict())
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name])
+
+
+def complaint(*arguments):
+    """What `python -m ch05.pretrain` says on its standard error as it fails."""
+    command = [sys.executable, "-m", "ch05.pretrain", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--text", "no-such-text"], "no-such-text is neither a file nor a text"),
-        (
-            ["--text", "requirements.txt"],
-            "the text gives 1 windows, fewer than batch_size 2",
-        ),
         (["--epochs", "0"], "0 is not a whole number above 0"),
     ],
 )
 def test_what_a_reader_can_mend_is_one_sentence(arguments, message):
-    command = [sys.executable, "-m", "ch05.pretrain", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert re.search(message, done.stderr)
-    assert "Traceback" not in done.stderr
+    assert message in complaint(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (400, "the text gives 1 windows, fewer than batch_size 2"),
+        (100, "one window of max_length 256 and its next token need 257"),
+    ],
+)
+def test_a_text_that_is_too_short_is_one_sentence(words, message, tmp_path):
+    text = tmp_path / "short.txt"
+    text.write_text("tide " * words, encoding="utf-8")
+    assert message in complaint("--text", str(text))

