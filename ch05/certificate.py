@@ -5,6 +5,7 @@ part of the model gets the same input and must give the same output.
 """
 
 import math
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -29,6 +30,22 @@ def raise_if(faults):
     """Raise CertificateError with one line for each fault."""
     if faults:
         raise CertificateError("the loaded model is wrong:\n  " + "\n  ".join(faults))
+
+
+@contextmanager
+def undisturbed():
+    """Full precision, and one thread: for a few tokens more only wait for each other.
+
+    On a busy machine that waiting costs seconds.
+    """
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    torch.set_float32_matmul_precision("highest")
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(threads)
 
 
 def check_parameters(model):
@@ -128,21 +145,19 @@ def agrees(found, expected):
 
 
 @torch.no_grad()
+@undisturbed()
 def certify(model, steps):
     """Raise CertificateError naming the parts of a GPTModel on the CPU that differ.
 
     steps: those of `gpt_steps`. A whole is named only if all of its parts are right.
     """
     check_parameters(model)
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
     faults = {}
     for name, (given, expected) in steps.items():
         found = model.get_submodule(name)(torch.from_numpy(given)[None])[0]
         is_told = any(part.startswith(name) for part in faults)
         if not is_told and not agrees(found, expected):
             faults[name] = diagnosis(model.get_submodule(name), name, found, steps)
-    torch.set_float32_matmul_precision(precision)
     if model.out_head.weight is not model.tok_emb.weight:
         faults["out_head.weight"] = "is not tok_emb.weight, and GPT-2 has one for both"
     raise_if([f"{name or 'the model'} {why}" for name, why in faults.items()])
@@ -168,6 +183,7 @@ def diagnosis(part, name, found, steps):
 
 
 @torch.no_grad()
+@undisturbed()
 def check_greedy(model, token_ids=tuple(GREEDY_124M)):
     """Raise CertificateError unless each id from the third on is the likeliest."""
     ids = torch.tensor([token_ids])
@@ -177,6 +193,7 @@ def check_greedy(model, token_ids=tuple(GREEDY_124M)):
 
 
 @torch.no_grad()
+@undisturbed()
 def fixed_logits(model):
     """Eight logits of a fixed prompt, by which a model can be known again."""
     ids = torch.tensor([PROMPT_IDS]) % model.tok_emb.num_embeddings

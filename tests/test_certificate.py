@@ -91,12 +91,20 @@ def test_the_second_computation_is_gpt2s(factor):
     assert np.abs(logits - expected).max() < 1e-5 * np.abs(expected).max()
 
 
-def test_certify_leaves_the_precision_of_products_as_it_was(gpt, steps):
+@pytest.mark.parametrize("is_right", [True, False])
+def test_certify_leaves_precision_and_threads_as_they_were(gpt, steps, is_right):
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
+    torch.set_num_threads(2)  # the fixture one_thread puts it back
     try:
-        certify(gpt, steps)
+        if is_right:
+            certify(gpt, steps)
+        else:
+            gpt.trf_blocks[1] = nn.Flatten()  # has no such parts: any error will do
+            with pytest.raises(AttributeError):
+                certify(gpt, steps)
         assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.get_num_threads() == 2
     finally:
         torch.set_float32_matmul_precision(before)
 
