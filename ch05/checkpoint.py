@@ -75,7 +75,8 @@ def sha256_file(path):
 
 def is_tied(model):
     """True if the output layer's weight is the token embedding itself."""
-    return model.out_head.weight is model.tok_emb.weight
+    has_embedding = hasattr(model, "tok_emb")  # the head of a classifier has none
+    return has_embedding and model.out_head.weight is model.tok_emb.weight
 
 
 def save_model(path, model, cfg, **metadata):
@@ -99,21 +100,35 @@ def check_saved(path):
     check_sha256(path, said.partition(" ")[0])
 
 
-def load_model(path, device="cpu"):
-    """Read what `save_model` wrote: (model in evaluation mode, config).
+def read_metadata(path):
+    """What `save_model` wrote beside the weights, the config as a dict.
 
     Raises ValueError when the file is damaged, FileNotFoundError when it is not there.
     """
     check_saved(path)
-    read = SafetensorsReader(path)
-    metadata = read.metadata()
-    cfg = json.loads(metadata["config"])
+    metadata = SafetensorsReader(path).metadata()
+    return metadata | {"config": json.loads(metadata["config"])}
+
+
+def load_model(path, device="cpu"):
+    """Read what `save_model` wrote: (model in evaluation mode, config).
+
+    Raises what `read_metadata` raises.
+    """
+    metadata = read_metadata(path)
+    cfg = metadata["config"]
     model = build_model(cfg)
     if metadata.get("tied") == "True":
         model.out_head.weight = model.tok_emb.weight
+    load_parameters(path, model)
+    return model.to(device).eval(), cfg
+
+
+def load_parameters(path, model):
+    """Read a file's weights into a model that has just these parameters."""
+    read = SafetensorsReader(path)
     parameters = dict(model.named_parameters())  # a tied one is in it once
     if wrong := sorted(parameters.keys() ^ read.names()):
         raise ValueError(f"{path} does not fit its own config: {wrong[:3]} differ")
     for name, parameter in parameters.items():
         assign(parameter, read(name))
-    return model.to(device).eval(), cfg

@@ -66,3 +66,18 @@ def fast_math(device):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def fast_autocast(device):
+    """A `with` block whose matrix products are in bfloat16 where the device has them.
+
+    They are two to four times as fast, and have three digits: enough for a model that
+    only reads. Elsewhere nothing changes: a CPU that has to imitate them is slow.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        known = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+        has_bf16 = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16)

@@ -6,6 +6,8 @@ Shapes: b = batch; num_new = tokens that the cache has not seen; num_tokens = al
 import torch
 import torch.nn.functional as F
 
+from ch05.matvec import fast_matvec
+
 
 def pad_right(rows, context_size):
     """The last context_size ids of each row, (b, num_tokens), and how many they are.
@@ -37,22 +39,33 @@ class KVCache:
         return self.store[layer, :, :, :, :end]
 
 
-def attend_cached(att, x, positions, cache, layer, mask):
-    """Attention of new tokens x, (b, num_new, emb_dim), to all so far."""
-    queries = att.split_heads(att.W_query(x))
+def project(att, x, positions):
+    """Queries, keys and values of x, (b, num_tokens, emb_dim), split into heads."""
+    queries = att.split_heads(att.W_query(x))  # (b, n_heads, num_tokens, head_dim)
     keys, values = att.split_heads(att.W_key(x)), att.split_heads(att.W_value(x))
     if hasattr(att, "rotate"):  # Llama's positions enter here (section 5.6)
         queries, keys = att.rotate(queries, positions), att.rotate(keys, positions)
-    keys, values = cache.append(layer, keys, values)
+    return queries, keys, values
+
+
+def attend(att, queries, keys, values, mask=None):
+    """What the queries gather from the values: (b, num_queries, emb_dim)."""
     context_vec = F.scaled_dot_product_attention(
         queries,
         keys,
         values,
         attn_mask=mask,
-        is_causal=mask is None and x.shape[1] > 1,
+        is_causal=mask is None and queries.shape[2] > 1,
         enable_gqa=queries.shape[1] != keys.shape[1],
-    )  # (b, n_heads, num_new, head_dim)
+    )  # (b, n_heads, num_queries, head_dim)
     return att.out_proj(context_vec.transpose(1, 2).flatten(2))
+
+
+def attend_cached(att, x, positions, cache, layer, mask):
+    """Attention of new tokens x, (b, num_new, emb_dim), to all so far."""
+    queries, keys, values = project(att, x, positions)
+    keys, values = cache.append(layer, keys, values)
+    return attend(att, queries, keys, values, mask)
 
 
 def forward_cached(model, idx, positions, cache, mask=None):
@@ -88,8 +101,10 @@ class CachedLogits:
         """Logits (b, vocab_size) for rows of ids, each one id longer than last time."""
         is_full = self.cache.num_tokens == self.cache.capacity
         is_new = self.cache.num_tokens == 0
-        hidden = self.read_all(rows) if is_new or is_full else self.read_last(rows)
-        return self.model.out_head(hidden)
+        if is_new or is_full:
+            return self.model.out_head(self.read_all(rows))
+        with fast_matvec(self.model, len(rows)):
+            return self.model.out_head(self.read_last(rows))
 
     def read_all(self, rows):
         """Fill the cache anew with the rows' last ids: (b, emb_dim)."""

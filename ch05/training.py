@@ -89,6 +89,27 @@ def generate_and_print_sample(model, tokenizer, device, start_context):
     tqdm.write(token_ids_to_text(token_ids, tokenizer).replace("\n", " "))
 
 
+def training_steps(model, train_loader, optimizer, device, num_epochs, unit="tokens"):
+    """Train for num_epochs; after each step yield the epoch and all targets so far.
+
+    A progress bar counts the targets, in units of `unit`, per second.
+    """
+    model.train()
+    num_seen, start = 0, time.perf_counter()
+    bar = tqdm(total=num_epochs * len(train_loader), unit="step", leave=False)
+    for epoch in range(num_epochs):
+        for input_batch, target_batch in train_loader:
+            optimizer.zero_grad()
+            calc_loss_batch(input_batch, target_batch, model, device).backward()
+            optimizer.step()
+            num_seen += target_batch.numel()
+            speed = num_seen / (time.perf_counter() - start)
+            bar.set_postfix_str(f"{speed:,.0f} {unit}/s", refresh=False)
+            bar.update()
+            yield epoch, num_seen
+    bar.close()
+
+
 def train_model_simple(
     model,
     train_loader,
@@ -107,35 +128,21 @@ def train_model_simple(
     Raises FloatingPointError as soon as an evaluation finds a loss that is not finite.
     """
     train_losses, val_losses, track_tokens_seen = [], [], []
-    tokens_seen, global_step = 0, -1
-    model.train()
-    start = time.perf_counter()
-    bar = tqdm(total=num_epochs * len(train_loader), unit="step", leave=False)
-    for epoch in range(num_epochs):
-        for input_batch, target_batch in train_loader:
-            optimizer.zero_grad()
-            calc_loss_batch(input_batch, target_batch, model, device).backward()
-            optimizer.step()
-            tokens_seen += input_batch.numel()
-            global_step += 1
-            speed = tokens_seen / (time.perf_counter() - start)
-            bar.set_postfix_str(f"{speed:,.0f} tokens/s", refresh=False)
-            bar.update()
-            if global_step % eval_freq == 0:
-                losses = evaluate_model(
-                    model, train_loader, val_loader, device, eval_iter
-                )
-                if not torch.tensor(losses).isfinite().all():
-                    raise FloatingPointError(f"loss {losses} after step {global_step}")
-                train_losses.append(losses[0])
-                val_losses.append(losses[1])
-                track_tokens_seen.append(tokens_seen)
-                bar.write(
-                    f"Ep {epoch + 1} (Step {global_step:06d}): "
-                    f"Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
-                )
-        generate_and_print_sample(model, tokenizer, device, start_context)
-    bar.close()
+    steps = training_steps(model, train_loader, optimizer, device, num_epochs)
+    for global_step, (epoch, tokens_seen) in enumerate(steps):
+        if global_step % eval_freq == 0:
+            losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+            if not torch.tensor(losses).isfinite().all():
+                raise FloatingPointError(f"loss {losses} after step {global_step}")
+            train_losses.append(losses[0])
+            val_losses.append(losses[1])
+            track_tokens_seen.append(tokens_seen)
+            tqdm.write(
+                f"Ep {epoch + 1} (Step {global_step:06d}): "
+                f"Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
+            )
+        if (global_step + 1) % len(train_loader) == 0:  # an epoch has ended
+            generate_and_print_sample(model, tokenizer, device, start_context)
     return train_losses, val_losses, track_tokens_seen
 
 

@@ -24,6 +24,8 @@ SUPPORT = {
     "sources.py",
     "smollm2.py",
     "tensorflow_reader.py",
+    "matvec.py",
+    "spam_filter.py",
     "exercises.py",
 }
 MODULES = [

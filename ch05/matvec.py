@@ -1,0 +1,59 @@
+"""A linear layer on a single token, at the speed of a CPU's memory (5.3).
+
+A step of decoding multiplies every weight matrix with one vector: it takes as long as
+the weights take to come from memory. MKL, which computes PyTorch's float32 products on
+x86, leaves this reading to one core. Written as a batched product, each core reads its
+own share of a matrix's rows. `benchmarks.decoding` measures the difference.
+"""
+
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import TorchFunctionMode
+
+
+class SplitLinear(TorchFunctionMode):
+    """Within it, a linear layer on one vector shares its matrix among the cores."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func is F.linear and args[0].numel() == args[0].shape[-1]:
+            return split_linear(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def split_linear(x, weight, bias=None):
+    """`F.linear` of one vector x, (..., in_features), as one batched product."""
+    num_parts = torch.get_num_threads()
+    out_features, in_features = weight.shape
+    num_split = out_features - out_features % num_parts
+    parts = weight[:num_split].view(num_parts, -1, in_features)
+    column = x.reshape(1, in_features).t()  # strides that MKL's fast way asks for
+    out = torch.bmm(parts, column.expand(num_parts, -1, -1)).flatten()
+    if num_split < out_features:
+        out = torch.cat([out, weight[num_split:] @ column.flatten()])
+    out = out.view(*x.shape[:-1], out_features)
+    return out if bias is None else out + bias
+
+
+@contextmanager
+def fast_matvec(model, num_rows):
+    """Let a model's linear layers be fast on a single token; elsewhere do nothing.
+
+    That is for one row of float32 on a CPU with MKL, at full float32 precision: the
+    products of "medium" precision leave MKL, and save nothing where reading takes the
+    time.
+    """
+    weight = model.tok_emb.weight
+    is_float32 = weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    has_mkl = weight.device.type == "cpu" and torch.backends.mkl.is_available()
+    if not (num_rows == 1 and is_float32 and has_mkl):
+        yield
+        return
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with SplitLinear():
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
