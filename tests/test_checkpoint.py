@@ -18,6 +18,8 @@ from ch05.checkpoint import (
     check_saved,
     is_tied,
     load_model,
+    load_parameters,
+    read_metadata,
     save_model,
     sha256_file,
     uninitialized,
@@ -262,6 +264,47 @@ def test_metadata_is_kept(path, tiny_model, tiny_config):
     assert metadata["logits"] == "[1.5, 2.5]" and metadata["origin"] == "a test"
     assert json.loads(metadata["config"]) == tiny_config
     assert load_model(path)[1] == tiny_config
+
+
+def test_metadata_is_read_without_the_model(path, tiny_model, tiny_config):
+    save_model(path, tiny_model, tiny_config, origin="a test")
+    expected = {"config": tiny_config, "tied": "False", "origin": "a test"}
+    assert read_metadata(path) == expected
+    assert read_metadata(str(path)) == expected
+
+
+@pytest.mark.parametrize("place", [0.005, 0.5, 1.0])
+def test_metadata_of_a_damaged_file_is_not_read(saved, place):
+    content = bytearray(saved.read_bytes())
+    content[round(place * (len(content) - 1))] ^= 1
+    saved.write_bytes(content)
+    with pytest.raises(ValueError, match="tiny.safetensors is damaged"):
+        read_metadata(saved)
+
+
+def test_metadata_of_a_missing_file_is_missing(path):
+    with pytest.raises(FileNotFoundError):
+        read_metadata(path)
+
+
+def test_a_part_of_a_model_can_be_saved_and_read(path, tiny_model, tiny_config):
+    """A block has no embedding to be tied to."""
+    block, other = tiny_model.trf_blocks
+    assert not is_tied(block)
+    save_model(path, block, {"of": "a test"})
+    assert not torch.equal(other.ff.layers[0].weight, block.ff.layers[0].weight)
+    load_parameters(path, other)
+    for found, expected in zip(other.parameters(), block.parameters()):
+        assert torch.equal(found, expected)
+        assert found.requires_grad and found.data_ptr() != expected.data_ptr()
+
+
+def test_parameters_of_another_model_are_refused(path, tiny_model):
+    save_model(path, tiny_model.trf_blocks[0], {"of": "a test"})
+    before = [p.clone() for p in tiny_model.parameters()]
+    with pytest.raises(ValueError, match="does not fit its own config: .* differ"):
+        load_parameters(path, tiny_model)
+    assert all(map(torch.equal, before, tiny_model.parameters()))
 
 
 def test_a_file_from_before_models_could_be_tied(path, tiny_model, tiny_config):

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from ch05 import device as device_module
-from ch05.device import agrees_with_cpu, available_devices, fast_math, pick_device
+from ch05.device import (
+    agrees_with_cpu,
+    available_devices,
+    fast_autocast,
+    fast_math,
+    pick_device,
+)
 
 
 @pytest.fixture
@@ -73,3 +79,52 @@ def test_fast_math_stays_near_float32(device):
     finally:
         torch.set_float32_matmul_precision(before)
     assert error.abs().max() < 0.01 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({}, torch.float32),
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
+    ],
+    ids=["unknown", "none", "avx512", "amx"],
+)
+def test_a_cpu_multiplies_in_bfloat16_where_it_can(monkeypatch, capabilities, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    a = torch.ones(2, 2)
+    with fast_autocast("cpu"):
+        assert (a @ a).dtype == dtype
+    assert (a @ a).dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
+@pytest.mark.parametrize("has_bf16", [True, False])
+def test_a_gpu_is_asked_what_it_can_do_itself(monkeypatch, has_bf16):
+    asked = []
+
+    def is_supported(including_emulation):
+        asked.append(including_emulation)
+        return has_bf16
+
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    block = fast_autocast("cuda")
+    assert asked == [False] and block.device == "cuda"
+    if torch.cuda.is_available():
+        with block:
+            assert torch.is_autocast_enabled("cuda") is has_bf16
+
+
+def test_other_devices_compute_as_ever():
+    with fast_autocast("mps"):
+        assert not torch.is_autocast_enabled("mps")
+
+
+def test_fast_autocast_stays_near_float32(device):
+    generator = torch.Generator().manual_seed(123)
+    a, b = torch.randn(2, 64, 256, generator=generator).to(device)
+    expected = (a @ b.T).float()
+    with fast_autocast(device):
+        error = (a @ b.T).float() - expected
+    assert error.abs().max() < 0.02 * expected.abs().max()

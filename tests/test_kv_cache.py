@@ -7,7 +7,14 @@ import torch
 
 from ch04.gpt import GPTModel
 from ch05.decoding import generate, uncached_logits
-from ch05.kv_cache import CachedLogits, KVCache, forward_cached, pad_right
+from ch05.kv_cache import (
+    CachedLogits,
+    KVCache,
+    attend,
+    forward_cached,
+    pad_right,
+    project,
+)
 from ch05.llama import LlamaModel
 from tests.conftest import TINY
 
@@ -53,6 +60,60 @@ def test_padding_on_the_right_changes_nothing_before_it(model):
     for row, length, found in zip(UNEQUAL, lengths, logits):
         expected = model(torch.tensor([row]))[0]
         torch.testing.assert_close(found[:length], expected)
+
+
+@pytest.fixture
+def x(model):
+    """Seeded inputs of a block, (2, 7, emb_dim)."""
+    generator = torch.Generator().manual_seed(123)
+    size = 2, 7, model.tok_emb.embedding_dim
+    return torch.randn(size, generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_tokens", [1, 2, 7])
+def test_attention_without_a_mask_is_causal(model, x, num_tokens):
+    """It is the model's own."""
+    att, x = model.trf_blocks[0].att, x[:, :num_tokens]
+    found = attend(att, *project(att, x, torch.arange(num_tokens)))
+    torch.testing.assert_close(found, att(x))
+
+
+@torch.no_grad()
+def test_attention_with_a_mask_is_the_masks(model, x):
+    """By hand, with every weight looked at: each row and query has its own mask."""
+    att = model.trf_blocks[0].att
+    queries, keys, values = project(att, x, torch.arange(7))
+    mask = torch.rand(2, 1, 7, 7, generator=torch.Generator().manual_seed(1)) < 0.5
+    mask |= torch.eye(7, dtype=torch.bool)
+    assert mask.triu(1).any()  # a token may look ahead, if the mask says so
+    times = queries.shape[1] // keys.shape[1]
+    keys_of, values_of = (t.repeat_interleave(times, dim=1) for t in (keys, values))
+    scores = queries @ keys_of.transpose(2, 3) / att.head_dim**0.5
+    weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)
+    expected = att.out_proj((weights @ values_of).transpose(1, 2).flatten(2))
+    torch.testing.assert_close(attend(att, queries, keys, values, mask), expected)
+
+
+@torch.no_grad()
+def test_one_query_without_a_mask_looks_at_all(model, x):
+    att = model.trf_blocks[0].att
+    queries, keys, values = project(att, x, torch.arange(7))
+    found = attend(att, queries[:, :, -1:], keys, values)
+    torch.testing.assert_close(found, att(x)[:, -1:])
+
+
+@torch.no_grad()
+def test_projected_heads_have_their_shapes_and_places(model, x):
+    """Moved on by as many places, only rotated queries and keys change."""
+    att = model.trf_blocks[0].att
+    queries, keys, values = project(att, x, torch.arange(7))
+    n_kv_heads = att.W_key.out_features // att.head_dim
+    assert queries.shape == (2, x.shape[-1] // att.head_dim, 7, att.head_dim)
+    assert keys.shape == values.shape == (2, n_kv_heads, 7, att.head_dim)
+    moved = project(att, x, torch.arange(7) + 3)
+    same = [torch.equal(a, b) for a, b in zip((queries, keys, values), moved)]
+    assert same == [not hasattr(att, "rotate")] * 2 + [True]
 
 
 @torch.no_grad()

@@ -29,6 +29,11 @@ SMALL = {
         "cfg": GPT_CONFIG_124M | {"emb_dim": 32, "n_heads": 4, "n_layers": 2},
         "max_new_tokens": 5,
     },
+    "ch06/6.7_finetuning.ipynb": {
+        "num_epochs": 1,
+        "checkpoint": os.path.join(tempfile.mkdtemp(), "spam.safetensors"),
+    },
+    "ch06/6.8_spam_classifier.ipynb": {"seeds": (1,), "num_epochs": 1},
 }
 BARS = """
 import sys

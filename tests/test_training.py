@@ -1,5 +1,6 @@
 """Losses are what they say, and the loop trains, reports and stops as promised."""
 
+import copy
 import math
 
 import matplotlib
@@ -21,6 +22,7 @@ from ch05.training import (
     text_to_token_ids,
     token_ids_to_text,
     train_model_simple,
+    training_steps,
 )
 
 matplotlib.use("Agg")
@@ -209,6 +211,56 @@ def test_a_loss_that_is_not_finite_stops_the_run(small_config, story_tokenizer):
     loader = story_loader(story_tokenizer, 1000)
     with pytest.raises(FloatingPointError, match="after step 0"):
         train(model, loader, story_tokenizer, lr=float("inf"))
+
+
+def steps_of(model, loader, num_epochs=3):
+    """The training steps of a model, by gradient descent."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    return training_steps(model, loader, optimizer, "cpu", num_epochs)
+
+
+def three_batches(token_ids):
+    """Batches of 2, 2 and 1 rows of nine tokens."""
+    rows = token_ids[:, :-1], token_ids[:, 1:]
+    return [rows, rows, tuple(tensor[:1] for tensor in rows)]
+
+
+def test_each_step_tells_its_epoch_and_all_targets_so_far(tiny_model, token_ids):
+    found = [*steps_of(tiny_model, three_batches(token_ids), num_epochs=2)]
+    assert found == [(0, 18), (0, 36), (0, 45), (1, 63), (1, 81), (1, 90)]
+
+
+def test_no_epochs_are_no_steps(tiny_model, token_ids):
+    before = [p.clone() for p in tiny_model.parameters()]
+    assert [*steps_of(tiny_model, three_batches(token_ids), num_epochs=0)] == []
+    assert all(map(torch.equal, before, tiny_model.parameters()))
+
+
+def test_a_caller_that_stops_early_has_trained_so_far(tiny_config, token_ids):
+    """Two steps, each of its own gradient, as by hand."""
+    torch.manual_seed(123)
+    model = GPTModel(tiny_config | {"drop_rate": 0.0})
+    by_hand = copy.deepcopy(model)
+    loader = three_batches(token_ids)
+    steps = steps_of(model.eval(), loader)
+    assert next(steps) == (0, 18) and model.training
+    assert next(steps) == (0, 36)
+    steps.close()
+    for inputs, targets in loader[:2]:
+        loss = calc_loss_batch(inputs, targets, by_hand, "cpu")
+        gradients = torch.autograd.grad(loss, [*by_hand.parameters()])
+        with torch.no_grad():
+            for parameter, gradient in zip(by_hand.parameters(), gradients):
+                parameter -= 0.1 * gradient
+    for found, expected in zip(model.parameters(), by_hand.parameters()):
+        torch.testing.assert_close(found, expected)
+    assert [*steps] == []
+
+
+def test_nothing_is_trained_before_it_is_asked_for(tiny_model, token_ids):
+    before = [p.clone() for p in tiny_model.parameters()]
+    steps_of(tiny_model, three_batches(token_ids))
+    assert all(map(torch.equal, before, tiny_model.parameters()))
 
 
 def test_losses_are_drawn_and_saved(tmp_path):

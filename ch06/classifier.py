@@ -1,0 +1,191 @@
+"""From a language model to a classifier: one new head, the last block trained (6.7).
+
+Shapes: b = batch; idx are token ids, (b, num_tokens), padded on the right; features are
+what the frozen blocks make of them, (b, num_tokens, emb_dim), zero where padding stood.
+"""
+
+from itertools import islice
+
+import matplotlib.pyplot as plt
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from ch05.kv_cache import attend, project
+from ch05.training import evaluate_model, evaluating, training_steps
+from ch06.batches import create_bucket_loader
+
+
+def answer_at(block, x, last):
+    """A block's output at one place of each row, last (b,), alone: (b, emb_dim).
+
+    All places give keys and values; the rest of the block has a single token to do.
+    """
+    rows, positions = torch.arange(len(x)), torch.arange(x.shape[1], device=x.device)
+    queries, keys, values = project(block.att, block.norm1(x), positions)
+    query = queries[rows, :, last].unsqueeze(2)  # (b, n_heads, 1, head_dim)
+    mask = (positions <= last[:, None])[:, None, None]  # (b, 1, 1, num_tokens)
+    x = x[rows, last] + attend(block.att, query, keys, values, mask).squeeze(1)
+    return x + block.ff(block.norm2(x))
+
+
+class ClassificationHead(nn.Module):
+    """Features to the logits of each class, (b, 1, num_classes), at the last token."""
+
+    def __init__(self, trf_blocks, final_norm, emb_dim, num_classes):
+        super().__init__()
+        self.trf_blocks = trf_blocks
+        self.final_norm = final_norm
+        self.out_head = nn.Linear(emb_dim, num_classes)
+
+    def forward(self, features):
+        last = features.any(dim=-1).sum(dim=1) - 1  # (b,): the last real token
+        x = self.trf_blocks[:-1](features)  # (b, num_tokens, emb_dim)
+        answer = answer_at(self.trf_blocks[-1], x, last)  # (b, emb_dim)
+        return self.out_head(self.final_norm(answer)).unsqueeze(1)
+
+
+class Classifier(nn.Module):
+    """Token ids to logits, (b, 1, num_classes): a pretrained model taken apart.
+
+    Its last num_trained blocks, its norm and a new output layer are the head, which
+    learns. All before them is the trunk, which is frozen. The model itself is used up.
+    """
+
+    def __init__(self, model, pad_token_id, num_classes=2, num_trained=1):
+        super().__init__()
+        num_blocks = len(model.trf_blocks)
+        if not 1 <= num_trained <= num_blocks:
+            raise ValueError(f"num_trained {num_trained} is not 1 to {num_blocks}")
+        self.pad_token_id = pad_token_id
+        self.context_length = model.context_length
+        trained = model.trf_blocks[num_blocks - num_trained :]
+        emb_dim = model.tok_emb.embedding_dim
+        self.head = ClassificationHead(trained, model.final_norm, emb_dim, num_classes)
+        self.trunk = model.requires_grad_(False)
+        self.trunk.trf_blocks = model.trf_blocks[: num_blocks - num_trained]
+        self.trunk.final_norm = self.trunk.out_head = nn.Identity()
+        self.head.requires_grad_(True)
+
+    def features(self, idx):
+        """What the head gets to see of token ids: (b, num_tokens, emb_dim)."""
+        with evaluating(self.trunk), torch.no_grad():
+            features = self.trunk(idx)
+        features = features.to(self.head.out_head.weight.dtype)
+        return features * (idx != self.pad_token_id).unsqueeze(-1)
+
+    def forward(self, idx):
+        return self.head(self.features(idx))
+
+
+def create_token_loader(classifier, dataset, batch_size):
+    """A loader of (idx, labels) over an unpadded dataset, in length buckets."""
+    lengths = [len(token_ids) for token_ids, _ in dataset]
+    return create_bucket_loader(dataset, lengths, batch_size, classifier.pad_token_id)
+
+
+def create_feature_loader(classifier, dataset, batch_size, device):
+    """A loader of (features, labels): the trunk runs once for all epochs to come."""
+    examples = [None] * len(dataset)
+    lengths = [len(token_ids) for token_ids, _ in dataset]
+    buckets = torch.tensor(lengths).argsort().split(32)
+    for bucket in tqdm(buckets, desc="trunk", unit="batch", leave=False):
+        token_ids = [dataset[i][0] for i in bucket]
+        idx = nn.utils.rnn.pad_sequence(token_ids, True, classifier.pad_token_id)
+        features = classifier.features(idx.to(device)).cpu()
+        for i, row in zip(bucket.tolist(), features):
+            examples[i] = row[: lengths[i]].clone(), dataset[i][1]
+    return create_bucket_loader(examples, lengths, batch_size, padding_value=0.0)
+
+
+@torch.no_grad()
+def calc_accuracy_loader(data_loader, model, device, num_batches=None):
+    """The share of right answers over the first num_batches (default: all)."""
+    num_right = num_examples = 0
+    with evaluating(model):
+        for inputs, labels in islice(data_loader, num_batches):
+            answers = model(inputs.to(device))[:, -1, :].argmax(dim=-1).cpu()
+            num_right += (answers == labels).sum().item()
+            num_examples += len(labels)
+    if num_examples == 0:
+        raise ValueError("no batch to take the accuracy of: the loader is empty")
+    return num_right / num_examples
+
+
+def train_classifier_simple(
+    model,
+    train_loader,
+    val_loader,
+    optimizer,
+    device,
+    num_epochs,
+    eval_freq,
+    eval_iter,
+):
+    """Train for num_epochs; every eval_freq steps take losses on eval_iter batches.
+
+    Returns train losses, validation losses, the accuracies of both after each epoch,
+    and the number of examples seen. Raises FloatingPointError for a loss that is not
+    finite.
+    """
+    train_losses, val_losses, train_accs, val_accs = [], [], [], []
+    steps = training_steps(
+        model, train_loader, optimizer, device, num_epochs, unit="messages"
+    )
+    for global_step, (epoch, examples_seen) in enumerate(steps):
+        if global_step % eval_freq == 0:
+            losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
+            if not torch.tensor(losses).isfinite().all():
+                raise FloatingPointError(f"loss {losses} after step {global_step}")
+            train_losses.append(losses[0])
+            val_losses.append(losses[1])
+        if (global_step + 1) % len(train_loader) == 0:  # an epoch has ended
+            loaders = (train_loader, val_loader)
+            accs = [calc_accuracy_loader(loader, model, device) for loader in loaders]
+            train_accs.append(accs[0])
+            val_accs.append(accs[1])
+            tqdm.write(
+                f"Ep {epoch + 1} ({examples_seen:,} examples): "
+                f"Train accuracy {accs[0]:.1%}, Val accuracy {accs[1]:.1%}"
+            )
+    return train_losses, val_losses, train_accs, val_accs, examples_seen
+
+
+def plot_values(epochs_seen, examples_seen, train_values, val_values, label="loss"):
+    """Draw two curves, losses or accuracies, over epochs and over examples seen."""
+    fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
+    ax.plot(epochs_seen, train_values, label=f"training {label}")
+    ax.plot(epochs_seen, val_values, linestyle="--", label=f"validation {label}")
+    ax.set(xlabel="epochs", ylabel=label)
+    ax.legend()
+    above = ax.twiny()  # the same x axis, counted in examples
+    above.plot(examples_seen, train_values, alpha=0)
+    above.set_xlabel("examples seen")
+
+
+@torch.no_grad()
+def spam_probability(text, model, tokenizer, device, max_length=None):
+    """How probable the model finds it that a message is spam, from 0 to 1."""
+    token_ids = tokenizer.encode_ordinary(text)[: max_length or model.context_length]
+    if not token_ids:
+        raise ValueError("the message is empty: there is nothing to judge")
+    with evaluating(model):
+        logits = model(torch.tensor([token_ids], device=device))[:, -1, :]
+    return logits.softmax(dim=-1)[0, 1].item()
+
+
+def classify_review(
+    text, model, tokenizer, device, max_length=None, pad_token_id=50256
+):
+    """Say "spam" or "not spam" of a message, cut to max_length tokens.
+
+    pad_token_id is there for code written for the book; nothing is padded here.
+    """
+    probability = spam_probability(text, model, tokenizer, device, max_length)
+    return "spam" if probability > 0.5 else "not spam"
+
+
+if __name__ == "__main__":
+    from ch06.spam_filter import classify_main
+
+    classify_main()

@@ -1,0 +1,202 @@
+"""The SMS Spam Collection: fetched, looked through, split without leaks (6.2).
+
+Tables of messages have the columns Label ("ham" or "spam", later 0 or 1) and Text.
+"""
+
+import re
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.model_selection import StratifiedGroupKFold
+from torch.utils.data import Dataset
+
+from ch02.fetch import FetchError, downloads_folder, fetch
+from ch02.files import check_sha256, replacing
+
+URLS = (
+    "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
+    "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip",
+)
+ZIP_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
+MEMBER = "SMSSpamCollection"  # the one file of the zip that is wanted
+MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
+MEMBER_SIZE = 477_907  # bytes
+LABELS = {"ham": 0, "spam": 1}
+SAMPLE = Path(__file__).with_name("sample.tsv")
+
+
+def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
+    """Fetch the collection's zip and write its one member to data_file_path.
+
+    url: one, or several mirrors. extracted_path is the folder of data_file_path. What
+    is there and whole stays. Raises FetchError, or ValueError for another collection.
+    """
+    if Path(data_file_path).exists():
+        check_sha256(data_file_path, MEMBER_SHA256)
+        return
+    fetch([url] if isinstance(url, str) else url, zip_path, sha256=ZIP_SHA256)
+    Path(extracted_path).mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(zip_path) as archive, replacing(data_file_path) as temporary:
+        with archive.open(MEMBER) as member:
+            temporary.write_bytes(member.read(MEMBER_SIZE + 1))  # never more than that
+        check_sha256(temporary, MEMBER_SHA256)
+
+
+def read_messages(path):
+    """Read lines of label, tab, message. ValueError names the first that is not one."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+    rows = [line.rstrip("\r").partition("\t") for line in lines]
+    for number, (label, _, text) in enumerate(rows, 1):
+        is_message = label in LABELS and text.strip()
+        if not is_message and (label or text):
+            raise ValueError(
+                f"{path}, line {number}: {lines[number - 1][:60]!r} is not `ham` or "
+                "`spam`, a tab and a message"
+            )
+    df = pd.DataFrame([(label, text) for label, _, text in rows if label])
+    if df.empty:
+        raise ValueError(f"{path} holds no messages")
+    return df.set_axis(["Label", "Text"], axis=1)
+
+
+def load_messages():
+    """The collection, fetched once; if it cannot be had, the course's own sample.
+
+    Prints which of the two it is.
+    """
+    folder = downloads_folder()
+    path = folder / MEMBER
+    try:
+        download_and_unzip_spam_data(URLS, folder / "sms_spam.zip", folder, path)
+    except FetchError:
+        path = SAMPLE
+        print("The collection cannot be had. The course's own small sample stands in.")
+    df = read_messages(path)
+    print(f"{len(df):,} messages from {path.name}")
+    return df
+
+
+def create_balanced_dataset(df):
+    """All of the spam, and as many ham messages, drawn at random."""
+    spam, ham = df[df["Label"] == "spam"], df[df["Label"] == "ham"]
+    if spam.empty or len(ham) < len(spam):
+        raise ValueError(f"{len(spam)} spam and {len(ham)} ham cannot be balanced")
+    return pd.concat([ham.sample(len(spam), random_state=123), spam])
+
+
+def check_classes(parts):
+    """Raise ValueError if a part of a split lacks messages of one class."""
+    for name, part in zip(("training", "validation", "test"), parts):
+        if part["Label"].nunique() < 2:
+            raise ValueError(
+                f"the {name} part has {len(part)} messages and not both classes: "
+                "split more messages, or in other proportions"
+            )
+
+
+def random_split(df, train_frac, validation_frac):
+    """Shuffle and cut: (train, validation, test). Copies may land on two sides."""
+    df = df.sample(frac=1, random_state=123).reset_index(drop=True)
+    train_end = int(len(df) * train_frac)
+    validation_end = train_end + int(len(df) * validation_frac)
+    parts = df[:train_end], df[train_end:validation_end], df[validation_end:]
+    check_classes(parts)
+    return parts
+
+
+def words_of(text):
+    """The different words of a message, all digits alike: "Call 12!" -> call 00 !"""
+    return set(re.findall(r"\w+|[^\w\s]", re.sub(r"\d", "0", text.lower())))
+
+
+def near_duplicate_groups(texts, threshold=0.8):
+    """A number for each text, the same for those that are nearly the same.
+
+    Nearly the same: of the words of both together, at least `threshold` are in both
+    (Jaccard's index); and so on from neighbour to neighbour.
+    """
+    vectorizer = CountVectorizer(analyzer=words_of, dtype=np.int32)
+    words = vectorizer.fit_transform(texts)  # (num_texts, num_words), 1 if it is there
+    both = (words @ words.T).tocoo()  # words in common, for pairs that have some
+    num_words = words.getnnz(axis=1)
+    either = num_words[both.row] + num_words[both.col] - both.data
+    near = both.data >= threshold * either
+    links = coo_array((near[near], (both.row[near], both.col[near])), both.shape)
+    return connected_components(links, directed=False)[1]
+
+
+def group_split(df, seed=123):
+    """Split 70 : 10 : 20 by the column Group: (train, validation, test).
+
+    A group stays together, and each part has about the same share of spam.
+    """
+    folds = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=seed)
+    tenth = np.empty(len(df), dtype=int)
+    for i, (_, members) in enumerate(folds.split(df, df["Label"], df["Group"])):
+        tenth[members] = i
+    parts = df[tenth < 7], df[tenth == 7], df[tenth > 7]
+    check_classes(parts)
+    return parts
+
+
+def split_messages(df, seed=123):
+    """Messages to (train, validation, test, left_over), with labels 0 and 1.
+
+    Copies are dropped, near-copies stay together, the first three parts are half spam.
+    left_over is the ham that was not drawn, but for near-copies of what is trained on.
+    """
+    df = df.drop_duplicates("Text").reset_index(drop=True)
+    df["Group"] = near_duplicate_groups(df["Text"])
+    balanced = create_balanced_dataset(df)
+    train, validation, test = group_split(balanced, seed)
+    left_over = df.drop(balanced.index)
+    seen = pd.concat([train, validation])["Group"]
+    left_over = left_over[~left_over["Group"].isin(seen)]
+    parts = train, validation, test, left_over
+    return [part.assign(Label=part["Label"].map(LABELS)) for part in parts]
+
+
+class SpamDataset(Dataset):
+    """(token ids, label) of the messages in a CSV file, or in a table.
+
+    The columns are Label, 0 or 1, and Text. Every message is cut or padded to
+    max_length tokens, by default the longest one's; a pad_token_id of None leaves them
+    unpadded, for batches that pad themselves.
+    """
+
+    def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=50256):
+        self.data = csv_file
+        if not isinstance(csv_file, pd.DataFrame):  # "null" and "0800" are messages
+            as_text = {"dtype": {"Text": str}, "keep_default_na": False}
+            self.data = pd.read_csv(csv_file, **as_text)
+        if self.data.empty or not self.data["Label"].isin([0, 1]).all():
+            raise ValueError("expected messages with labels 0 and 1, found others")
+        self.encoded_texts = [tokenizer.encode_ordinary(t) for t in self.data["Text"]]
+        if not all(self.encoded_texts):
+            raise ValueError("a message is empty: take it out")
+        self.max_length = max_length or self._longest_encoded_length()
+        self.encoded_texts = [ids[: self.max_length] for ids in self.encoded_texts]
+        if pad_token_id is not None:
+            self.encoded_texts = [
+                ids + [pad_token_id] * (self.max_length - len(ids))
+                for ids in self.encoded_texts
+            ]
+        self.labels = self.data["Label"].tolist()
+
+    def __getitem__(self, index):
+        return torch.tensor(self.encoded_texts[index]), torch.tensor(self.labels[index])
+
+    def __len__(self):
+        return len(self.data)
+
+    def _longest_encoded_length(self):
+        return max(map(len, self.encoded_texts))

@@ -1,0 +1,513 @@
+"""The classifier is the whole model with another end, computed without the waste."""
+
+import copy
+import math
+
+import matplotlib
+import pytest
+import torch
+from torch import nn
+
+from ch04.gpt import GPTModel
+from ch06.batches import LengthBuckets
+from ch06.classifier import (
+    Classifier,
+    answer_at,
+    calc_accuracy_loader,
+    classify_review,
+    create_feature_loader,
+    create_token_loader,
+    plot_values,
+    spam_probability,
+    train_classifier_simple,
+)
+from tests.test_kv_cache import MODELS
+
+matplotlib.use("Agg")
+pytestmark = pytest.mark.usefixtures("one_thread")
+PAD = 100
+CLOSE = {torch.float32: 1e-5, torch.float64: 1e-10}
+
+
+class Letters:
+    """A tokenizer whose tokens are letters: "abc" -> [0, 1, 2]."""
+
+    def encode_ordinary(self, text):
+        return [ord(letter) - ord("a") for letter in text]
+
+
+class Told(nn.Module):
+    """A model that answers with the class that stands first in its row."""
+
+    def forward(self, inputs):
+        return nn.functional.one_hot(inputs[:, :1], 2).float()
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    """A tiny model of each architecture, with weights that make a difference."""
+    return seeded_model(request.param)
+
+
+@pytest.fixture
+def classifier(model):
+    """A classifier that trains one block of two."""
+    return seeded_classifier(model)
+
+
+@pytest.fixture
+def gpt_classifier():
+    """A classifier on a GPT, where the architecture plays no part."""
+    return seeded_classifier(seeded_model("GPT"))
+
+
+def seeded_model(kind, seed=123):
+    """A tiny model whose parameters are all drawn, biases too."""
+    torch.manual_seed(seed)
+    model = MODELS[kind]().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(mean=float("scale" in name), std=0.2)
+    return model
+
+
+def seeded_classifier(model, num_trained=1):
+    """A classifier in evaluation mode on a model."""
+    torch.manual_seed(1)
+    return Classifier(model, PAD, num_trained=num_trained).eval()
+
+
+def toy_messages(num_messages, seed=123):
+    """Token ids of unequal lengths, and whether the token 7 is among them."""
+    generator = torch.Generator().manual_seed(seed)
+    messages = []
+    for i in range(num_messages):
+        length = int(torch.randint(2, 13, (), generator=generator))
+        token_ids = torch.randint(8, 40, (length,), generator=generator)
+        if i % 2:
+            token_ids[int(torch.randint(length, (), generator=generator))] = 7
+        messages.append((token_ids, torch.tensor(i % 2)))
+    return messages
+
+
+def padded(messages):
+    """A batch of all messages, (b, num_tokens)."""
+    rows = [token_ids for token_ids, _ in messages]
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)
+
+
+def train(model, loader, device="cpu", num_epochs=2, lr=3e-3, eval_freq=3):
+    """Train what learns in a model, evaluating on the loader itself."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=lr)
+    torch.manual_seed(123)
+    return train_classifier_simple(
+        model, loader, loader, optimizer, device, num_epochs, eval_freq, eval_iter=2
+    )
+
+
+# the answer
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("num_trained", [1, 2])
+def test_logits_are_those_of_the_whole_model_without_padding(model, num_trained, dtype):
+    """Each message alone through all blocks, the new output layer at its end."""
+    whole = copy.deepcopy(model).to(dtype)
+    classifier = seeded_classifier(model, num_trained).to(dtype)
+    whole.out_head = classifier.head.out_head
+    messages = toy_messages(20)
+    logits = classifier(padded(messages))
+    assert logits.shape == (20, 1, 2) and logits.dtype == dtype
+    for (token_ids, _), found in zip(messages, logits):
+        expected = whole(token_ids[None])[0, -1:]
+        torch.testing.assert_close(found, expected, atol=CLOSE[dtype], rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_there_is_a_logit_for_each_class(num_classes):
+    classifier = Classifier(seeded_model("GPT"), PAD, num_classes)
+    assert classifier(torch.tensor([[1, 2]])).shape == (1, 1, num_classes)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_trained", [1, 2])
+def test_padding_changes_nothing(model, num_trained):
+    classifier = seeded_classifier(model, num_trained)
+    token_ids = torch.tensor([[5, 17, 80, 3]])
+    expected = classifier(token_ids)
+    for num_pads in (1, 5, 8):
+        idx = nn.functional.pad(token_ids, (0, num_pads), value=PAD)
+        torch.testing.assert_close(classifier(idx), expected, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_the_answer_at_a_place_is_the_whole_blocks(model):
+    block = model.double().trf_blocks[0]
+    generator = torch.Generator().manual_seed(123)
+    emb_dim = model.tok_emb.embedding_dim
+    x = torch.randn(6, 9, emb_dim, generator=generator, dtype=torch.float64)
+    last = torch.tensor([0, 8, 4, 1, 8, 3])
+    expected = block(x)[torch.arange(6), last]
+    found = answer_at(block, x, last)
+    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+
+
+@torch.no_grad()
+def test_what_stands_behind_a_place_does_not_reach_it(model):
+    block = model.trf_blocks[0]
+    generator = torch.Generator().manual_seed(123)
+    x = torch.randn(1, 9, model.tok_emb.embedding_dim, generator=generator)
+    last = torch.tensor([4])
+    expected = answer_at(block, x, last)
+    x[:, 5:] = 1000.0
+    torch.testing.assert_close(answer_at(block, x, last), expected)
+    x[:, 4] = 1000.0
+    assert not torch.allclose(answer_at(block, x, last), expected)
+
+
+def test_gradients_are_those_of_the_whole_block(model):
+    block = model.double().trf_blocks[0]
+    x = torch.randn(3, 5, model.tok_emb.embedding_dim, dtype=torch.float64)
+    last = torch.tensor([4, 0, 2])
+    parameters = [*block.parameters()]
+    whole = block(x)[torch.arange(3), last].square().sum()
+    alone = answer_at(block, x, last).square().sum()
+    for found, expected in zip(
+        *(torch.autograd.grad(y, parameters) for y in (alone, whole))
+    ):
+        torch.testing.assert_close(found, expected, atol=1e-10, rtol=1e-10)
+
+
+def test_features_are_zero_exactly_at_padding(classifier):
+    messages = toy_messages(10)
+    features = classifier.features(padded(messages))
+    assert features.shape[:2] == padded(messages).shape
+    assert not features.requires_grad
+    for (token_ids, _), row in zip(messages, features):
+        assert row[: len(token_ids)].ne(0).any(dim=-1).all()
+        assert row[len(token_ids) :].eq(0).all()
+
+
+def test_features_are_the_trunks_whatever_the_mode(gpt_classifier):
+    """Nothing is dropped out in front of a head that trains."""
+    idx = padded(toy_messages(10))
+    expected = gpt_classifier.eval().features(idx)
+    assert torch.equal(gpt_classifier.train().features(idx), expected)
+    assert gpt_classifier.trunk.training
+
+
+def test_head_and_trunk_are_the_whole_classifier(gpt_classifier):
+    idx = padded(toy_messages(10))
+    found = gpt_classifier.head(gpt_classifier.features(idx))
+    assert torch.equal(found, gpt_classifier(idx))
+
+
+@pytest.mark.parametrize("num_trained", [-1, 0, 3])
+def test_there_must_be_blocks_to_train(model, num_trained):
+    with pytest.raises(ValueError, match=f"num_trained {num_trained} is not 1 to 2"):
+        Classifier(model, PAD, num_trained=num_trained)
+
+
+def test_a_message_beyond_the_context_is_refused(classifier):
+    assert classifier.context_length == 12
+    with pytest.raises(ValueError, match="13 tokens exceed context_length 12"):
+        classifier(torch.ones(1, 13, dtype=torch.long))
+
+
+def test_it_answers_on_each_device(device):
+    classifier = seeded_classifier(seeded_model("GPT"))
+    idx = padded(toy_messages(10))
+    expected = classifier(idx)
+    found = classifier.to(device)(idx.to(device)).cpu()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+# training with kept features and without
+
+
+@pytest.mark.parametrize("num_trained", [1, 2])
+def test_kept_features_give_the_same_training(model, num_trained):
+    """The losses and accuracies of a whole run."""
+    messages = toy_messages(45)
+    slow = seeded_classifier(model, num_trained)
+    fast = copy.deepcopy(slow)
+    expected = train(slow, create_token_loader(slow, messages, 8))
+    found = train(fast.head, create_feature_loader(fast, messages, 8, "cpu"))
+    assert len(found[0]) == 4
+    for losses, expected_losses in zip(found[:2], expected[:2]):
+        assert losses == pytest.approx(expected_losses, abs=1e-5)
+    assert found[2:] == expected[2:]
+
+
+def test_both_loaders_give_the_same_messages_in_the_same_order(gpt_classifier):
+    messages = toy_messages(45)
+    token_loader = create_token_loader(gpt_classifier, messages, 8)
+    feature_loader = create_feature_loader(gpt_classifier, messages, 8, "cpu")
+    for _ in range(2):
+        for (idx, labels), (features, same) in zip(token_loader, feature_loader):
+            assert torch.equal(labels, same)
+            expected = gpt_classifier.features(idx)
+            torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("create", [create_token_loader, create_feature_loader])
+def test_loaders_are_in_length_buckets(gpt_classifier, create):
+    messages = toy_messages(45)
+    on = ["cpu"] if create is create_feature_loader else []
+    shapes = [
+        inputs.shape[:2] for inputs, _ in create(gpt_classifier, messages, 8, *on)
+    ]
+    lengths = torch.tensor([len(token_ids) for token_ids, _ in messages])
+    buckets = LengthBuckets(lengths, 8)
+    assert shapes == [(len(b), lengths[b].max()) for b in buckets]
+
+
+def test_the_trunk_runs_once_for_all_epochs(gpt_classifier):
+    calls = []
+    gpt_classifier.trunk.register_forward_hook(lambda *_: calls.append(1))
+    loader = create_feature_loader(gpt_classifier, toy_messages(45), 8, "cpu")
+    assert len(calls) == 2  # 32 messages at once
+    train(gpt_classifier.head, loader)
+    assert len(calls) == 2
+
+
+def test_the_trunk_stays_and_all_of_the_head_learns(classifier):
+    before = copy.deepcopy(classifier)
+    assert not any(p.requires_grad for p in classifier.trunk.parameters())
+    assert all(p.requires_grad for p in classifier.head.parameters())
+    train(classifier, create_token_loader(classifier, toy_messages(16), 8))
+    for old, new in zip(before.trunk.parameters(), classifier.trunk.parameters()):
+        assert new.grad is None and torch.equal(old, new)
+    for old, new in zip(before.head.parameters(), classifier.head.parameters()):
+        assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize("num_trained", [1, 2])
+def test_head_and_trunk_share_nothing(model, num_trained):
+    num_before = sum(p.numel() for p in model.trf_blocks.parameters())
+    classifier = Classifier(model, PAD, num_trained=num_trained)
+    head = {id(p) for p in classifier.head.parameters()}
+    trunk = {id(p) for p in classifier.trunk.parameters()}
+    assert not head & trunk
+    blocks = [*classifier.trunk.trf_blocks, *classifier.head.trf_blocks]
+    assert len(classifier.head.trf_blocks) == num_trained and len(blocks) == 2
+    assert sum(p.numel() for b in blocks for p in b.parameters()) == num_before
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_toy_task_is_learned(kind):
+    """Does the token 7 occur? Also with messages that it has not seen."""
+    classifier = seeded_classifier(seeded_model(kind), num_trained=2)
+    train_loader, val_loader = (
+        create_feature_loader(classifier, toy_messages(n, seed), 16, "cpu")
+        for n, seed in ((200, 1), (60, 2))
+    )
+    train(classifier.head, train_loader, num_epochs=12, lr=1e-2, eval_freq=100)
+    assert calc_accuracy_loader(train_loader, classifier.head, "cpu") == 1
+    assert calc_accuracy_loader(val_loader, classifier.head, "cpu") > 0.8
+
+
+def test_training_reports_as_the_book_says(gpt_classifier, device, capsys):
+    gpt_classifier.to(device)
+    loader = create_feature_loader(gpt_classifier, toy_messages(20), 8, device)
+    *tracks, examples_seen = train(gpt_classifier.head, loader, device, num_epochs=3)
+    assert [len(track) for track in tracks] == [math.ceil(9 / 3)] * 2 + [3, 3]
+    assert tracks[2] == tracks[3] and examples_seen == 60
+    said = capsys.readouterr().out
+    assert f"Ep 3 (60 examples): Train accuracy {tracks[2][-1]:.1%}, Val" in said
+    assert said.count("Ep ") == 3
+    assert gpt_classifier.head.training
+
+
+def test_losses_and_accuracies_are_of_their_own_loaders(gpt_classifier):
+    """Without learning, those of training and of validation are what they were."""
+    train_loader, val_loader = (
+        create_feature_loader(gpt_classifier, toy_messages(n, n), 64, "cpu")
+        for n in (30, 20)
+    )
+    head = gpt_classifier.head
+    optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
+    found = train_classifier_simple(
+        head, train_loader, val_loader, optimizer, "cpu", 2, 1, 1
+    )
+    for i, loader in enumerate((train_loader, val_loader)):
+        features, labels = next(iter(loader))
+        loss = nn.functional.cross_entropy(head.eval()(features)[:, 0], labels).item()
+        assert found[i] == pytest.approx([loss] * 2, abs=1e-6)
+        assert found[2 + i] == [calc_accuracy_loader(loader, head, "cpu")] * 2
+    assert found[0][0] != found[1][0]
+
+
+def test_same_seed_same_training():
+    runs = []
+    for _ in range(2):
+        classifier = seeded_classifier(seeded_model("GPT"), num_trained=2)
+        loader = create_feature_loader(classifier, toy_messages(30), 8, "cpu")
+        runs.append(train(classifier.head, loader))
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_loss_that_is_not_finite_stops_the_run(gpt_classifier, value):
+    loader = create_feature_loader(gpt_classifier, toy_messages(20), 8, "cpu")
+    with torch.no_grad():
+        gpt_classifier.head.out_head.bias[0] = value
+    with pytest.raises(FloatingPointError, match="after step 0"):
+        train(gpt_classifier.head, loader)
+
+
+def test_training_works_in_float64(model):
+    classifier = seeded_classifier(model).double()
+    loader = create_feature_loader(classifier, toy_messages(20), 8, "cpu")
+    losses = train(classifier.head, loader)[0]
+    assert all(map(math.isfinite, losses))
+    assert {p.dtype for p in classifier.head.parameters()} == {torch.float64}
+
+
+# accuracy
+
+
+def told_batches():
+    """Batches of 3, 1 and 2 rows, of whose answers 2, 0 and 2 are right."""
+    rows = [([0, 1, 1], [0, 1, 0]), ([1], [0]), ([1, 0], [1, 0])]
+    return [(torch.tensor(a)[:, None], torch.tensor(b)) for a, b in rows]
+
+
+@pytest.mark.parametrize(
+    ("num_batches", "expected"), [(None, 4 / 6), (1, 2 / 3), (2, 2 / 4), (9, 4 / 6)]
+)
+def test_accuracy_by_hand(num_batches, expected, device):
+    """Over the examples, of which a short batch has fewer."""
+    found = calc_accuracy_loader(told_batches(), Told(), device, num_batches)
+    assert found == pytest.approx(expected)
+
+
+def test_no_answers_have_no_accuracy():
+    with pytest.raises(ValueError, match="the loader is empty"):
+        calc_accuracy_loader([], Told(), "cpu")
+
+
+def test_accuracy_is_read_at_the_last_place():
+    class Two(Told):
+        def forward(self, inputs):
+            answers = super().forward(inputs)
+            return torch.cat([answers.flip(-1), answers], dim=1)
+
+    assert calc_accuracy_loader(told_batches(), Two(), "cpu") == pytest.approx(4 / 6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_accuracy_is_taken_without_dropout_and_gradients(training):
+    seen = []
+    model = Told().train(training)
+    model.register_forward_hook(
+        lambda model, *_: seen.append((model.training, torch.is_grad_enabled()))
+    )
+    calc_accuracy_loader(told_batches(), model, "cpu")
+    assert set(seen) == {(False, False)} and model.training is training
+
+
+# pictures and answers
+
+
+@pytest.mark.parametrize("label", ["loss", "accuracy"])
+def test_both_curves_are_drawn(label):
+    plot_values([0, 1, 2], [0, 50, 100], [9, 5, 2], [9, 7, 8], label=label)
+    figure = matplotlib.pyplot.gcf()
+    below, above = figure.axes
+    assert [line.get_ydata().tolist() for line in below.lines] == [[9, 5, 2], [9, 7, 8]]
+    assert [line.get_xdata().tolist() for line in below.lines] == [[0, 1, 2]] * 2
+    assert [t.get_text() for t in below.get_legend().get_texts()] == [
+        f"training {label}",
+        f"validation {label}",
+    ]
+    assert below.get_ylabel() == label
+    assert above.lines[0].get_xdata().tolist() == [0, 50, 100]
+    matplotlib.pyplot.close(figure)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_probability_is_the_softmax_of_the_logits(classifier, training):
+    with torch.no_grad():
+        expected = classifier(torch.tensor([[7, 4, 11]])).softmax(dim=-1)[0, 0, 1]
+    classifier.train(training)
+    found = spam_probability("hel", classifier, Letters(), "cpu")
+    assert found == pytest.approx(expected.item(), abs=1e-6)
+    assert classifier.training is training
+
+
+def test_messages_have_different_probabilities(classifier):
+    texts = ["hello", "olleh", "h", "helloyou"]
+    found = [spam_probability(text, classifier, Letters(), "cpu") for text in texts]
+    assert len({round(p, 6) for p in found}) == 4 and all(0 < p < 1 for p in found)
+
+
+@pytest.mark.parametrize("max_length", [None, 3, 12])
+def test_a_long_message_is_cut(gpt_classifier, max_length):
+    """To the context of 12 tokens if nothing else is said."""
+    text = "abcdefghijklmnopqrstuvwxyz"
+    found, expected = (
+        spam_probability(t, gpt_classifier, Letters(), "cpu", max_length)
+        for t in (text, text[: max_length or 12])
+    )
+    assert found == expected
+
+
+def test_an_empty_message_has_no_probability(gpt_classifier):
+    with pytest.raises(ValueError, match="the message is empty"):
+        spam_probability("", gpt_classifier, Letters(), "cpu")
+    with pytest.raises(ValueError, match="the message is empty"):
+        classify_review("", gpt_classifier, Letters(), "cpu")
+
+
+def book_model():
+    """A GPT whose output layer was replaced, as the book does it."""
+    model = seeded_model("GPT")
+    model.out_head = nn.Linear(16, 2)
+    return model
+
+
+@pytest.mark.parametrize(
+    "create", [lambda: seeded_classifier(seeded_model("Llama")), book_model]
+)
+@pytest.mark.parametrize(("bias", "said"), [(50.0, "spam"), (-50.0, "not spam")])
+def test_the_answer_is_the_books(create, bias, said, device):
+    model = create()
+    with torch.no_grad():
+        getattr(model, "head", model).out_head.bias[1] = bias
+    model.to(device)
+    found = classify_review("hello", model, Letters(), device, 5, pad_token_id=50256)
+    assert found == said
+    assert classify_review("hello", model, Letters(), device) == said
+
+
+def test_the_answer_agrees_with_the_probability(classifier):
+    texts = ["".join(chr(97 + i * j % 23) for i in range(1, 9)) for j in range(1, 20)]
+    for text in texts:
+        is_spam = spam_probability(text, classifier, Letters(), "cpu") > 0.5
+        said = classify_review(text, classifier, Letters(), "cpu")
+        assert said == ("spam" if is_spam else "not spam")
+
+
+def test_the_books_model_is_trained_and_judged_too():
+    model = book_model()
+    assert isinstance(model, GPTModel)
+    messages = toy_messages(32)
+    loader = [(idx[None], label[None]) for idx, label in messages]
+
+    class LastOnly(nn.Module):
+        """The logits at the last place, for a loss over one place a row."""
+
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, idx):
+            return self.model(idx)[:, -1:]
+
+    losses = train(LastOnly(), loader, num_epochs=4)[0]
+    assert losses[-1] < losses[0]
+    assert calc_accuracy_loader(loader, model, "cpu") > 0.8
