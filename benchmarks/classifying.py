@@ -29,7 +29,7 @@ from ch06.spam_filter import (
     NUM_EPOCHS,
     create_classifier,
     create_loaders,
-    finetune,
+    train_head,
 )
 
 NAME = "smollm2-135M"
@@ -134,7 +134,7 @@ def measure_ours(parts):
         start = time.perf_counter()
         train, validation, test = create_loaders(classifier, tokenizer, parts, "cpu")
         train.batch_sampler.generator.manual_seed(seed)
-        finetune(classifier.head, train, validation, "cpu")
+        train_head(classifier.head, train, validation, "cpu")
         accuracies.append(calc_accuracy_loader(test, classifier.head, "cpu"))
         seconds.append(time.perf_counter() - start)
     return sorted(seconds)[len(seconds) // 2], accuracies

@@ -87,7 +87,12 @@ def save_model(path, model, cfg, **metadata):
     weights = model.state_dict()
     if is_tied(model):
         del weights["out_head.weight"]
-    metadata |= {"config": json.dumps(cfg), "tied": str(is_tied(model))}
+    save_weights(path, weights, cfg, tied=str(is_tied(model)), **metadata)
+
+
+def save_weights(path, weights, cfg, **metadata):
+    """Write a dict of tensors as `save_model` does."""
+    metadata |= {"config": json.dumps(cfg)}
     with replacing(path) as temporary:
         save_file(weights, temporary, metadata=metadata)
         digest = sha256_of(temporary)
@@ -120,14 +125,13 @@ def load_model(path, device="cpu"):
     model = build_model(cfg)
     if metadata.get("tied") == "True":
         model.out_head.weight = model.tok_emb.weight
-    load_parameters(path, model)
+    load_parameters(path, dict(model.named_parameters()))  # a tied one is in it once
     return model.to(device).eval(), cfg
 
 
-def load_parameters(path, model):
-    """Read a file's weights into a model that has just these parameters."""
+def load_parameters(path, parameters):
+    """Read a file's weights into a dict of parameters: those, no less and no more."""
     read = SafetensorsReader(path)
-    parameters = dict(model.named_parameters())  # a tied one is in it once
     if wrong := sorted(parameters.keys() ^ read.names()):
         raise ValueError(f"{path} does not fit its own config: {wrong[:3]} differ")
     for name, parameter in parameters.items():

@@ -16,6 +16,7 @@ TINY_CONFIG = GPT_CONFIG_124M | {
     "n_layers": 2,
 }
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+ONEDNN_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read at oneDNN's first product
 
 
 def available_devices():
@@ -59,20 +60,21 @@ def fast_math(device):
 
     On a CPU: oneDNN for matrix products (results differ by about 1e-4), and memory kept
     between steps instead of given back to the system and faulted in again (glibc only).
+    oneDNN keeps about a megabyte for each shape of product: 128 of them, not 1,024.
     """
     on_cpu = torch.device(device).type == "cpu"
     torch.set_float32_matmul_precision("medium" if on_cpu else "high")
+    os.environ.setdefault(ONEDNN_CACHE, "128")
     if on_cpu and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 2**30)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def fast_autocast(device):
-    """A `with` block whose matrix products are in bfloat16 where the device has them.
+def fast_dtype(device):
+    """bfloat16 where the device multiplies it by itself, else float32.
 
-    They are two to four times as fast, and have three digits: enough for a model that
-    only reads. Elsewhere nothing changes: a CPU that has to imitate them is slow.
+    A CPU that has to imitate it is slow.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -80,4 +82,19 @@ def fast_autocast(device):
     else:
         known = torch.cpu.get_capabilities() if device.type == "cpu" else {}
         has_bf16 = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=has_bf16)
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def autocast(device, dtype):
+    """A `with` block whose matrix products are in dtype, bfloat16 or float32.
+
+    In bfloat16 they are two to four times as fast, and have three digits. Weights that
+    are trained are cast once for the whole block: do not take a step within it.
+    """
+    is_bf16 = dtype == torch.bfloat16
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=is_bf16)
+
+
+def fast_autocast(device):
+    """`autocast` to `fast_dtype`: enough for a model that only reads."""
+    return autocast(device, fast_dtype(device))

@@ -3,6 +3,7 @@
 Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens).
 """
 
+import math
 import time
 from contextlib import contextmanager
 from itertools import islice
@@ -43,10 +44,18 @@ def create_train_val_loaders(txt, context_length, batch_size=2, train_ratio=0.9)
 
 
 def calc_loss_batch(input_batch, target_batch, model, device):
-    """Mean cross-entropy of the next tokens of a batch, in nats per token."""
+    """Mean cross-entropy of the next tokens of a batch, in nats per token.
+
+    Targets of -100 do not count: F.cross_entropy leaves them out.
+    """
     input_batch, target_batch = input_batch.to(device), target_batch.to(device)
     logits = model(input_batch)  # (b, num_tokens, vocab_size)
     return F.cross_entropy(logits.flatten(0, 1), target_batch.flatten())
+
+
+def count_targets(target_batch):
+    """How many targets of a batch count in its loss."""
+    return (target_batch != -100).sum().item()
 
 
 def calc_loss_loader(data_loader, model, device, num_batches=None):
@@ -54,10 +63,10 @@ def calc_loss_loader(data_loader, model, device, num_batches=None):
     total_loss, num_tokens = 0.0, 0
     for input_batch, target_batch in islice(data_loader, num_batches):
         loss = calc_loss_batch(input_batch, target_batch, model, device)
-        total_loss += loss.detach() * target_batch.numel()
-        num_tokens += target_batch.numel()
+        total_loss += loss.detach() * count_targets(target_batch)
+        num_tokens += count_targets(target_batch)
     if num_tokens == 0:
-        raise ValueError("no batch to take the loss of: the loader is empty")
+        raise ValueError("no target counts: the loader is empty, or all is ignored")
     return (total_loss / num_tokens).item()
 
 
@@ -74,10 +83,15 @@ def evaluating(model):
 
 @torch.no_grad()
 def evaluate_model(model, train_loader, val_loader, device, eval_iter):
-    """(train loss, validation loss) over eval_iter batches each, without dropout."""
+    """(train loss, validation loss) over eval_iter batches each, without dropout.
+
+    Raises FloatingPointError if one of them is not a finite number.
+    """
     with evaluating(model):
         train_loss = calc_loss_loader(train_loader, model, device, eval_iter)
         val_loss = calc_loss_loader(val_loader, model, device, eval_iter)
+    if not math.isfinite(train_loss + val_loss):
+        raise FloatingPointError(f"losses {train_loss} and {val_loss}: training failed")
     return train_loss, val_loss
 
 
@@ -89,10 +103,24 @@ def generate_and_print_sample(model, tokenizer, device, start_context):
     tqdm.write(token_ids_to_text(token_ids, tokenizer).replace("\n", " "))
 
 
-def training_steps(model, train_loader, optimizer, device, num_epochs, unit="tokens"):
+def add_gradients(input_batch, target_batch, model, device):
+    """Add the gradients of a batch's loss to those that the parameters have."""
+    calc_loss_batch(input_batch, target_batch, model, device).backward()
+
+
+def training_steps(
+    model,
+    train_loader,
+    optimizer,
+    device,
+    num_epochs,
+    unit="tokens",
+    add_gradients=add_gradients,
+):
     """Train for num_epochs; after each step yield the epoch and all targets so far.
 
-    A progress bar counts the targets, in units of `unit`, per second.
+    A progress bar counts the targets, in units of `unit`, per second. add_gradients is
+    called for each batch, as the function of that name is.
     """
     model.train()
     num_seen, start = 0, time.perf_counter()
@@ -100,9 +128,9 @@ def training_steps(model, train_loader, optimizer, device, num_epochs, unit="tok
     for epoch in range(num_epochs):
         for input_batch, target_batch in train_loader:
             optimizer.zero_grad()
-            calc_loss_batch(input_batch, target_batch, model, device).backward()
+            add_gradients(input_batch, target_batch, model, device)
             optimizer.step()
-            num_seen += target_batch.numel()
+            num_seen += count_targets(target_batch)
             speed = num_seen / (time.perf_counter() - start)
             bar.set_postfix_str(f"{speed:,.0f} {unit}/s", refresh=False)
             bar.update()
@@ -132,8 +160,6 @@ def train_model_simple(
     for global_step, (epoch, tokens_seen) in enumerate(steps):
         if global_step % eval_freq == 0:
             losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-            if not torch.tensor(losses).isfinite().all():
-                raise FloatingPointError(f"loss {losses} after step {global_step}")
             train_losses.append(losses[0])
             val_losses.append(losses[1])
             track_tokens_seen.append(tokens_seen)

@@ -135,8 +135,6 @@ def train_classifier_simple(
     for global_step, (epoch, examples_seen) in enumerate(steps):
         if global_step % eval_freq == 0:
             losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-            if not torch.tensor(losses).isfinite().all():
-                raise FloatingPointError(f"loss {losses} after step {global_step}")
             train_losses.append(losses[0])
             val_losses.append(losses[1])
         if (global_step + 1) % len(train_loader) == 0:  # an epoch has ended

@@ -134,17 +134,23 @@ def near_duplicate_groups(texts, threshold=0.8):
     return connected_components(links, directed=False)[1]
 
 
-def group_split(df, seed=123):
-    """Split 70 : 10 : 20 by the column Group: (train, validation, test).
+def group_split(df, seed=123, shares=(7, 1, 2)):
+    """Split in these proportions by the column Group: (train, validation, test).
 
-    A group stays together, and each part has about the same share of spam.
+    A group stays together, and each part has about the same share of each Label.
     """
-    folds = StratifiedGroupKFold(n_splits=10, shuffle=True, random_state=seed)
-    tenth = np.empty(len(df), dtype=int)
+    folds = StratifiedGroupKFold(sum(shares), shuffle=True, random_state=seed)
+    fold = np.empty(len(df), dtype=int)
     for i, (_, members) in enumerate(folds.split(df, df["Label"], df["Group"])):
-        tenth[members] = i
-    parts = df[tenth < 7], df[tenth == 7], df[tenth > 7]
-    check_classes(parts)
+        fold[members] = i
+    test_start = sum(shares[:2])
+    parts = (
+        df[fold < shares[0]],
+        df[(fold >= shares[0]) & (fold < test_start)],
+        df[fold >= test_start],
+    )
+    if df["Label"].nunique() > 1:
+        check_classes(parts)
     return parts
 
 

@@ -55,7 +55,7 @@ def create_loaders(classifier, tokenizer, parts, device):
     return loaders
 
 
-def finetune(head, train_loader, val_loader, device, num_epochs=NUM_EPOCHS):
+def train_head(head, train_loader, val_loader, device, num_epochs=NUM_EPOCHS):
     """Train a head by AdamW; returns what `train_classifier_simple` returns."""
     optimizer = torch.optim.AdamW(head.parameters(), **SETTINGS, fused=True)
     return train_classifier_simple(
@@ -98,7 +98,7 @@ def load_classifier(path=SAVED, device="cpu"):
     metadata = read_metadata(path)
     name, num_trained = metadata["config"].values()
     classifier, tokenizer, _ = create_classifier(name, num_trained, device=device)
-    load_parameters(path, classifier.head)
+    load_parameters(path, dict(classifier.head.named_parameters()))
     saved = torch.tensor(json.loads(metadata["logits"]))
     found = torch.tensor(probe_logits(classifier, tokenizer))
     if not torch.allclose(found, saved, atol=0.05):
@@ -118,7 +118,7 @@ def train_filter(name, seed):
     start = time.perf_counter()
     loaders = create_loaders(classifier, tokenizer, parts[:3], device)
     print(f"trunk: {time.perf_counter() - start:.0f} s, once for all epochs")
-    finetune(classifier.head, *loaders[:2], device)
+    train_head(classifier.head, *loaders[:2], device)
     accuracy = calc_accuracy_loader(loaders[2], classifier.head, device)
     seconds = time.perf_counter() - start
     print(f"test accuracy {accuracy:.1%}; {seconds:.0f} s with trunk and training")
