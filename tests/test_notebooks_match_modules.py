@@ -24,7 +24,9 @@ SUPPORT = {
     "sources.py",
     "smollm2.py",
     "tensorflow_reader.py",
+    "assistant.py",
     "matvec.py",
+    "preflight.py",
     "spam_filter.py",
     "exercises.py",
 }

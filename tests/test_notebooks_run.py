@@ -34,6 +34,26 @@ SMALL = {
         "checkpoint": os.path.join(tempfile.mkdtemp(), "spam.safetensors"),
     },
     "ch06/6.8_spam_classifier.ipynb": {"seeds": (1,), "num_epochs": 1},
+    "ch07/7.5_fitting_in_memory.ipynb": {"num_steps": 1, "ranks": (0,)},
+    "ch07/7.6_instruction_finetuning.ipynb": {
+        "num_train": 24,
+        "num_epochs": 1,
+        "checkpoint": os.path.join(tempfile.mkdtemp(), "assistant.safetensors"),
+    },
+    "ch07/7.8_evaluating_responses.ipynb": {
+        "seeds": (1,),
+        "num_asked": 14,
+        "num_train": 16,
+        "num_epochs": 1,
+        "folder": tempfile.mkdtemp(),
+    },
+    "ch07/7.8_judging_responses.ipynb": {
+        "checkpoint": os.path.join(tempfile.mkdtemp(), "assistant.safetensors"),
+        "num_asked": 14,
+        "num_train": 16,
+        "num_epochs": 1,
+    },
+    "ch07/7.9_what_went_wrong.ipynb": {"num_epochs": 24, "num_asked": 2},
 }
 BARS = """
 import sys

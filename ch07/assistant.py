@@ -1,0 +1,155 @@
+"""Fine-tune, keep and load an assistant (support: used, not taught).
+
+`python -m ch07.assistant` fine-tunes as notebook 7.6 does and keeps the result;
+`python -m ch07.chat` talks with it.
+"""
+
+import argparse
+import hashlib
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from ch02.fetch import FetchError
+from ch05.checkpoint import read_metadata
+from ch05.device import fast_dtype, fast_math, pick_device
+from ch05.pretrained import load_pretrained
+from ch07.finetuning import add_shared_gradients, finetune, halve_frozen
+from ch07.instructions import (
+    DATA,
+    InstructionDataset,
+    create_instruction_loader,
+    download_and_load_file,
+    split_entries,
+)
+from ch07.lora import (
+    adapter_parameters,
+    load_adapter,
+    merge_lora,
+    replace_linear_with_lora,
+    save_adapter,
+)
+
+ASSISTANT = Path(__file__).parent / "checkpoints" / "assistant.safetensors"
+LORA = {"rank": 16, "alpha": 32}
+ADAMW = {"lr": 1e-3, "weight_decay": 0.1}  # of AdamW
+LORA_EPOCHS = 2
+LORA_BATCH_SIZE = 16
+
+
+def load_parts(seed=123):
+    """The course's entries, split: (train, validation, test)."""
+    return split_entries(download_and_load_file(DATA), seed)
+
+
+def create_instruction_loaders(parts, tokenizer, max_length, seed=123):
+    """A loader of batches for each part."""
+    pad_token_id = tokenizer.eot_token
+    datasets = [InstructionDataset(part, tokenizer, max_length) for part in parts]
+    return [
+        create_instruction_loader(dataset, LORA_BATCH_SIZE, pad_token_id, seed)
+        for dataset in datasets
+    ]
+
+
+def add_lora(model, seed=123):
+    """Freeze a model and put LoRA layers, seeded, beside its linear ones.
+
+    Where products are taken in bfloat16 anyway, the frozen model is kept in it.
+    """
+    torch.manual_seed(seed)
+    model.requires_grad_(False)
+    replace_linear_with_lora(model, **LORA)
+    if fast_dtype(model.tok_emb.weight.device) == torch.bfloat16:
+        halve_frozen(model)
+
+
+def finetune_lora(model, train_loader, val_loader, device, num_epochs=LORA_EPOCHS):
+    """Train a model's LoRA layers by AdamW; returns what `finetune` returns."""
+    trained = adapter_parameters(model).values()
+    optimizer = torch.optim.AdamW(trained, **ADAMW, fused=True)
+    loaders = train_loader, val_loader
+    num_evaluations = 4
+    eval_freq = max(1, num_epochs * len(train_loader) // num_evaluations)
+    run = (model, *loaders, optimizer, device, num_epochs, eval_freq)
+    return finetune(*run, dtype=fast_dtype(device), add_gradients=add_shared_gradients)
+
+
+def fingerprint(model):
+    """A hash that tells pretrained models apart, whatever LoRA layers are beside them.
+
+    It is of numbers from every matrix, in the bfloat16 that all of them can be kept in.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        if ".lora." not in name:
+            few = parameter.detach().flatten()[:64].to("cpu", torch.bfloat16)
+            digest.update(few.float().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_assistant(path, model, name, rank, alpha):
+    """Write a model's LoRA layers, and by name and hash which model they belong to."""
+    identity = {"pretrained": name, "fingerprint": fingerprint(model)}
+    save_adapter(path, model, rank, alpha, **identity)
+
+
+def load_assistant(path=ASSISTANT, device="cpu"):
+    """Read what `save_assistant` wrote: (merged model, tokenizer).
+
+    Raises FileNotFoundError if nothing was saved there; ValueError for a damaged file,
+    and when the pretrained model is another than the one it was trained on.
+    """
+    metadata = read_metadata(path)
+    name = metadata["pretrained"]
+    pretrained = load_pretrained(name, device=device)
+    model, tokenizer = pretrained.model, pretrained.tokenizer
+    if fingerprint(model) != metadata["fingerprint"]:
+        raise ValueError(
+            f"{path} was trained on another {name} than the one that is here: "
+            "train again, `python -m ch07.assistant`"
+        )
+    load_adapter(path, model)
+    merge_lora(model)
+    return model.eval(), tokenizer
+
+
+def train_assistant(
+    path, name="auto", seed=123, num_train=None, num_epochs=LORA_EPOCHS
+):
+    """Fine-tune a pretrained model as 7.6 does, on num_train entries, and save it.
+
+    Returns the seconds that training took.
+    """
+    device = pick_device()
+    fast_math(device)
+    pretrained = load_pretrained(name, device=device)
+    model, tokenizer = pretrained.model, pretrained.tokenizer
+    train, validation, _ = load_parts()
+    parts = train[:num_train], validation
+    loaders = create_instruction_loaders(parts, tokenizer, model.context_length, seed)
+    add_lora(model, seed)
+    start = time.perf_counter()
+    finetune_lora(model, *loaders, device, num_epochs)
+    seconds = time.perf_counter() - start
+    save_assistant(path, model, pretrained.name, **LORA)
+    return seconds
+
+
+def main():
+    """`python -m ch07.assistant`."""
+    parser = argparse.ArgumentParser(description="Fine-tune an assistant and keep it.")
+    parser.add_argument("--model", default="auto", help="a name of load_pretrained")
+    parser.add_argument("--seed", type=int, default=123)
+    arguments = parser.parse_args()
+    try:
+        seconds = train_assistant(ASSISTANT, arguments.model, arguments.seed)
+    except (ValueError, FetchError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{seconds:.0f} s of training; wrote {ASSISTANT}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Talk with the fine-tuned model: `python -m ch07.chat` (support: used, not taught)."""
+
+import argparse
+import sys
+
+from ch02.fetch import FetchError
+from ch05.decoding import generate_stream
+from ch05.device import pick_device
+from ch07.assistant import ASSISTANT, load_assistant
+from ch07.instructions import format_prompt
+
+WELCOME = (
+    "Give an instruction and press Enter; an empty line ends the talk.\n"
+    "Each instruction stands alone: the model does not remember the last one."
+)
+
+
+def stream_answer(model, tokenizer, entry, max_new_tokens=100, **sampling):
+    """Yield the pieces of the answer to an entry as they come.
+
+    sampling: temperature, top_k, ..., as `generate_stream` takes them. A character of
+    several tokens is held back until it is whole.
+    """
+    prompt = tokenizer.encode_ordinary(format_prompt(entry))
+    new_ids, num_shown = [], 0
+    for ids in generate_stream(
+        model,
+        [prompt],
+        max_new_tokens,
+        model.context_length,
+        eos_id=tokenizer.eot_token,
+        **sampling,
+    ):
+        new_ids += ids
+        text = tokenizer.decode(new_ids)
+        if not text.endswith("\N{REPLACEMENT CHARACTER}"):
+            yield text[num_shown:]
+            num_shown = len(text)
+
+
+def talk(model, tokenizer, max_new_tokens=100):
+    """Answer the lines of standard input until an empty one."""
+    print(WELCOME)
+    while instruction := read_line():
+        entry = {"instruction": instruction, "input": ""}
+        for piece in stream_answer(model, tokenizer, entry, max_new_tokens):
+            print(piece, end="", flush=True)
+        print()
+
+
+def read_line():
+    """A line of standard input; nothing when it ends, or at Ctrl-C."""
+    try:
+        return input("\n> ").strip()
+    except (EOFError, KeyboardInterrupt):
+        return ""
+
+
+def main():
+    """Read the command line; turn what a reader can mend into a sentence."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ch07.chat", description="Talk with the fine-tuned model."
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=100, help="an answer's length at most"
+    )
+    arguments = parser.parse_args()
+    try:
+        model, tokenizer = load_assistant(ASSISTANT, pick_device())
+        talk(model, tokenizer, arguments.max_new_tokens)
+    except FileNotFoundError:
+        sys.exit("nothing is fine-tuned yet: `python -m ch07.assistant` does it")
+    except (ValueError, FetchError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""How good the answers are, without a second model to ask (7.8).
+
+An entry is a dict of instruction, input, output and category; its output is the
+reference that an answer is compared with.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from rouge_score.rouge_scorer import RougeScorer
+from tqdm.auto import tqdm
+
+from ch05.decoding import generate
+from ch05.training import evaluating
+from ch07.instructions import InstructionDataset, custom_collate_fn, format_prompt
+
+
+class Answer(NamedTuple):
+    """A text, and whether the model ended it by itself."""
+
+    text: str
+    has_ended: bool
+
+
+def generate_answers(model, tokenizer, entries, max_new_tokens=64, batch_size=16):
+    """The likeliest Answer to each entry, in batches of prompts of similar length."""
+    prompts = [tokenizer.encode_ordinary(format_prompt(entry)) for entry in entries]
+    answers = [None] * len(entries)
+    order = sorted(range(len(entries)), key=lambda i: len(prompts[i]))
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    for batch in tqdm(batches, desc="answers", unit="batch", leave=False):
+        rows = generate(
+            model,
+            [prompts[i] for i in batch],
+            max_new_tokens,
+            model.context_length,
+            eos_id=tokenizer.eot_token,
+        )
+        for i, row in zip(batch, rows):
+            new_ids = row[len(prompts[i]) :]
+            text = tokenizer.decode(new_ids).strip()
+            answers[i] = Answer(text, len(new_ids) < max_new_tokens)
+    return answers
+
+
+def copy_input(entry):
+    """The control: who says the input back, or else the instruction, is how good?"""
+    return Answer(entry["input"] or entry["instruction"], True)
+
+
+def normalize(text):
+    """Small letters, single spaces, no quotes or full stop around: ' "Yes." ' -> yes"""
+    return " ".join(text.lower().split()).strip("\"'.!? ")
+
+
+def repetition(text):
+    """The share of a text's runs of three words that have been there before."""
+    words = text.lower().split()
+    runs = list(zip(words, words[1:], words[2:]))
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def rouge_l(reference, text):
+    """F1 of the longest common subsequence of words (Lin 2004), from 0 to 1."""
+    if normalize(reference) == normalize(text):  # also where there is no word at all
+        return 1.0
+    scorer = RougeScorer(["rougeL"])
+    return scorer.score(reference, text)["rougeL"].fmeasure
+
+
+def score_answers(entries, answers):
+    """A table with a row an entry: its category, and its answer's figures."""
+    rows = []
+    for entry, answer in zip(entries, answers, strict=True):
+        reference, text = entry["output"], answer.text
+        figures = {
+            "category": entry["category"],
+            "ended": float(answer.has_ended),
+            "repetition": repetition(text),
+            "exact": float(text == reference),
+            "normalized": float(normalize(text) == normalize(reference)),
+            "rouge_l": rouge_l(reference, text),
+        }
+        rows.append(figures)
+    return pd.DataFrame(rows)
+
+
+def draw_distractors(entries, num_distractors=3, seed=123):
+    """For each entry outputs of others, of its category where there are enough."""
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for entry in entries:
+        others = sorted({e["output"] for e in entries} - {entry["output"]})
+        same = {e["output"] for e in entries if e["category"] == entry["category"]}
+        alike = [output for output in others if output in same]
+        pool = alike if len(alike) >= num_distractors else others
+        drawn.append(rng.choice(pool, num_distractors, replace=False).tolist())
+    return drawn
+
+
+@torch.no_grad()
+def answer_losses(model, tokenizer, entry, outputs):
+    """Mean loss per token of each output as the answer to an entry, in nats: (b,)."""
+    dataset = InstructionDataset([entry | {"output": o} for o in outputs], tokenizer)
+    inputs, targets = custom_collate_fn([*dataset], tokenizer.eot_token)
+    device = model.tok_emb.weight.device
+    with evaluating(model):
+        logits = model(inputs.to(device)).cpu()  # (b, num_tokens, vocab_size)
+    losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    return losses.sum(dim=1) / (targets != -100).sum(dim=1)
+
+
+def prefers_references(model, tokenizer, entries, num_distractors=3, seed=123):
+    """For each entry 1.0 if its output is likelier per token than its distractors."""
+    found = []
+    distractors = draw_distractors(entries, num_distractors, seed)
+    for entry, others in zip(tqdm(entries, leave=False), distractors):
+        losses = answer_losses(model, tokenizer, entry, [entry["output"], *others])
+        found.append(float(losses.argmin() == 0))
+    return np.array(found)
+
+
+def paired_bootstrap(before, after, num_draws=10_000, seed=123):
+    """By how much a figure rose, and where that rise lies in 95 of 100 draws.
+
+    before, after: one value an entry. Each draw takes entries with replacement, both
+    values of an entry together (Efron & Tibshirani 1993, 13.3). Returns (rise, low,
+    high).
+    """
+    rises = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    rng = np.random.default_rng(seed)
+    drawn = rng.choice(rises, (num_draws, len(rises))).mean(axis=1)
+    return rises.mean(), *np.quantile(drawn, [0.025, 0.975])

@@ -1,0 +1,178 @@
+"""Fine-tuning on answers, and what to do when memory is short (7.6).
+
+Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens), with
+targets of -100 where none counts.
+"""
+
+import math
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+from tqdm.auto import tqdm
+
+from ch05.device import autocast
+from ch05.kv_cache import forward_cached
+from ch05.training import count_targets, evaluate_model, training_steps
+
+
+def learning_rate_at(step, num_steps, peak_lr, warmup_share=0.1):
+    """Up in a straight line to peak_lr, then down to 0 along half a cosine."""
+    num_warmup = math.ceil(warmup_share * num_steps)
+    if step < num_warmup:
+        return peak_lr * (step + 1) / num_warmup
+    progress = (step - num_warmup) / (num_steps - num_warmup)
+    return peak_lr * (1 + math.cos(math.pi * progress)) / 2
+
+
+def finetune(
+    model,
+    train_loader,
+    val_loader,
+    optimizer,
+    device,
+    num_epochs,
+    eval_freq,
+    dtype=torch.float32,
+    add_gradients=None,
+):
+    """Train with a learning rate that rises and falls; evaluate every eval_freq steps.
+
+    Each evaluation takes the loss of all of val_loader, and of as many batches of
+    train_loader. dtype: what matrix products are computed in. add_gradients: called for
+    each batch, with that dtype; `add_answer_gradients` if it is None. Returns three
+    lists of one length: train losses, validation losses, steps taken.
+    """
+    num_steps = num_epochs * len(train_loader)
+    peak_lr = optimizer.param_groups[0]["lr"]
+    train_losses, val_losses, track_steps = [], [], []
+
+    def set_learning_rate(step):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, num_steps, peak_lr)
+
+    set_learning_rate(0)
+    steps = training_steps(
+        model,
+        train_loader,
+        optimizer,
+        device,
+        num_epochs,
+        add_gradients=partial(add_gradients or add_answer_gradients, dtype=dtype),
+    )
+    for step, _ in enumerate(steps, 1):
+        if step % eval_freq == 0 or step == num_steps:
+            loaders, eval_iter = (train_loader, val_loader), len(val_loader)
+            with autocast(device, dtype):
+                losses = evaluate_model(model, *loaders, device, eval_iter)
+            train_losses.append(losses[0])
+            val_losses.append(losses[1])
+            track_steps.append(step)
+            tqdm.write(
+                f"Step {step:4}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
+            )
+        if step < num_steps:
+            set_learning_rate(step)
+    return train_losses, val_losses, track_steps
+
+
+@contextmanager
+def only_at_targets(model, target_batch):
+    """In a `with` block the model's logits are (num_targets, vocab_size): no others.
+
+    The output layer, a third of a small model's work, then skips prompts and padding.
+    """
+
+    def keep_targets(out_head, inputs):
+        return inputs[0][target_batch != -100]  # (num_targets, emb_dim)
+
+    handle = model.out_head.register_forward_pre_hook(keep_targets)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def add_answer_gradients(
+    input_batch, target_batch, model, device, num_parts=1, dtype=torch.float32
+):
+    """What `add_gradients` does, with logits at targets only, one part at a time.
+
+    The parts count by their targets, so that the sum is the whole batch's gradient.
+    dtype: what matrix products are computed in, float32 or bfloat16.
+    """
+    num_targets = count_targets(target_batch)
+    for inputs, targets in zip(
+        input_batch.chunk(num_parts), target_batch.chunk(num_parts)
+    ):
+        inputs, targets = inputs.to(device), targets.to(device)
+        with only_at_targets(model, targets), autocast(device, dtype):
+            logits = model(inputs)  # (num_targets, vocab_size)
+            loss = F.cross_entropy(logits, targets[targets != -100], reduction="sum")
+        (loss / num_targets).backward()
+
+
+class SharedStart:
+    """Keys and values of the tokens that all rows of a batch begin with (a KVCache)."""
+
+    def __init__(self):
+        self.num_tokens = 0  # that all blocks have stored
+        self.store = []  # each block's two, (1, n_kv_heads, num_tokens, head_dim)
+
+    def append(self, layer, keys, values):
+        """Keep a block's first ones; put them before those of all rows that follow."""
+        if self.num_tokens == 0:
+            self.store.append((keys, values))
+            return keys, values
+        start = (kept.expand(len(keys), -1, -1, -1) for kept in self.store[layer])
+        return [torch.cat(pair, dim=2) for pair in zip(start, (keys, values))]
+
+
+def count_shared(input_batch, target_batch):
+    """How many tokens, before the first target, all rows of a batch begin with."""
+    is_shared = (input_batch == input_batch[0]) & (target_batch == -100)
+    return is_shared.all(dim=0).int().cumprod(dim=0).sum().item()
+
+
+def add_shared_gradients(input_batch, target_batch, model, device, dtype=torch.float32):
+    """What `add_answer_gradients` does, with the start that rows share computed once.
+
+    The rows' gradients meet in that start. Without dropout.
+    """
+    num_shared = count_shared(input_batch, target_batch)
+    inputs, targets = input_batch.to(device), target_batch.to(device)
+    positions = torch.arange(inputs.shape[1], device=device)
+    is_seen = positions[num_shared:, None] >= positions  # (num_rest, num_tokens)
+    start, counts = SharedStart(), targets[:, num_shared:] != -100
+    # by plain products: in bfloat16 a CPU is slow at fused attention's gradients
+    with autocast(device, dtype), sdpa_kernel(SDPBackend.MATH):
+        if num_shared:
+            shared = inputs[:1, :num_shared], positions[:num_shared]
+            forward_cached(model, *shared, start)
+        rest = inputs[:, num_shared:], positions[num_shared:]
+        hidden = forward_cached(model, *rest, start, is_seen)
+        logits = model.out_head(hidden[counts])  # (num_targets, vocab_size)
+        loss = F.cross_entropy(logits, targets[:, num_shared:][counts])
+    loss.backward()
+
+
+def checkpoint_blocks(model):
+    """Let every block forget its activations and compute them again when needed.
+
+    Memory for the layers' inputs alone, for a third more time (Chen et al. 2016).
+    """
+    for block in model.trf_blocks:
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
+def halve_frozen(model):
+    """Keep what is not trained in bfloat16: two bytes a number instead of four.
+
+    Computing then needs `autocast` to bfloat16; `finetune` does it with that dtype.
+    """
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)

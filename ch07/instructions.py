@@ -1,0 +1,163 @@
+"""Instructions and their answers: from a JSON file to batches (7.2 and 7.3).
+
+An entry is a dict of texts: instruction, input (may be empty), output. Shapes: b =
+batch; inputs and targets are token ids, (b, num_tokens), padded on the right.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from ch02.fetch import fetch
+from ch06.batches import LengthBuckets
+from ch06.spam import group_split, near_duplicate_groups
+
+DATA = Path(__file__).with_name("instruction-data.json")
+KEYS = ("instruction", "input", "output")
+RESPONSE = "\n\n### Response:\n"  # stands between the instruction and its answer
+
+
+def download_and_load_file(file_path, url=None):
+    """The entries of a JSON file; it is fetched from url first if it is not there.
+
+    Raises ValueError naming the first entry that lacks a key, or whose instruction or
+    output is empty; FetchError if the file cannot be had.
+    """
+    if url and not Path(file_path).exists():
+        fetch([url], file_path)
+    data = json.loads(Path(file_path).read_text(encoding="utf-8"))
+    if not isinstance(data, list) or not data:
+        raise ValueError(f"{file_path} is not a list of entries")
+    for i, entry in enumerate(data):
+        check_entry(entry, f"{file_path}, entry {i}")
+    return data
+
+
+def check_entry(entry, where="the entry"):
+    """Raise ValueError if one of the texts is missing, or empty where it may not be."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} is not a dict: {str(entry)[:40]!r}")
+    for key in KEYS:
+        if not isinstance(entry.get(key), str):
+            raise ValueError(f"{where} has no text {key!r}: its keys are {list(entry)}")
+    for key in ("instruction", "output"):
+        if not entry[key].strip():
+            raise ValueError(f"{where} has an empty {key!r}")
+
+
+def format_input(entry):
+    """The instruction, and its input if there is one, in Alpaca's form."""
+    instruction_text = (
+        "Below is an instruction that describes a task. "
+        "Write a response that appropriately completes the request."
+        f"\n\n### Instruction:\n{entry['instruction']}"
+    )
+    input_text = f"\n\n### Input:\n{entry['input']}" if entry["input"] else ""
+    return instruction_text + input_text
+
+
+def format_prompt(entry):
+    """All that stands before the answer, in training and when the model is asked."""
+    return format_input(entry) + RESPONSE
+
+
+def split_entries(data, seed=123):
+    """Split 85 : 5 : 10, each category alike if there are: (train, validation, test).
+
+    Prompts that are much alike, with 6 of 10 words in common, stay on one side.
+    """
+    df = pd.DataFrame({"Label": [entry.get("category", "") for entry in data]})
+    df["Group"] = near_duplicate_groups([*map(format_question, data)], threshold=0.6)
+    parts = group_split(df, seed, shares=(17, 1, 2))
+    return [[data[i] for i in part.index] for part in parts]
+
+
+def format_question(entry):
+    """Instruction and input without the form around them."""
+    return f"{entry['instruction']} {entry['input']}".strip()
+
+
+class InstructionDataset(Dataset):
+    """(token ids, how many of them are the prompt) of each entry.
+
+    With mask_prompt off, as in the book's first version, no token is called prompt.
+    Raises ValueError naming an entry that is longer than max_length tokens with the
+    end-of-text token that the batches append.
+    """
+
+    def __init__(self, data, tokenizer, max_length=None, mask_prompt=True):
+        self.data = data
+        self.encoded_texts = []
+        for i, entry in enumerate(data):
+            prompt = tokenizer.encode_ordinary(format_prompt(entry))
+            token_ids = prompt + tokenizer.encode_ordinary(entry["output"])
+            if max_length and len(token_ids) + 1 > max_length:
+                raise ValueError(
+                    f"entry {i} has {len(token_ids) + 1} tokens and the model takes "
+                    f"{max_length}: leave it out or shorten it. It begins "
+                    f"{entry['instruction'][:40]!r}"
+                )
+            self.encoded_texts.append((token_ids, len(prompt) if mask_prompt else 0))
+
+    def __getitem__(self, index):
+        return self.encoded_texts[index]
+
+    def __len__(self):
+        return len(self.data)
+
+
+def custom_collate_draft_1(batch, pad_token_id=50256, device="cpu"):
+    """Rows of token ids to one tensor, filled up to the longest: (b, num_tokens)."""
+    longest = max(map(len, batch))
+    rows = [row + [pad_token_id] * (longest - len(row)) for row in batch]
+    return torch.tensor(rows, device=device)
+
+
+def custom_collate_draft_2(batch, pad_token_id=50256, device="cpu"):
+    """Inputs and targets, the tokens one place on; the last target ends the text."""
+    ended = custom_collate_draft_1(
+        [row + [pad_token_id] for row in batch], pad_token_id
+    )
+    inputs = ended[:, :-1]  # (b, num_tokens)
+    targets = ended[:, 1:].clone()  # or a mark in the targets would be one in both
+    return inputs.to(device), targets.to(device)
+
+
+def custom_collate_fn(
+    batch,
+    pad_token_id=50256,
+    ignore_index=-100,
+    allowed_max_length=None,
+    device="cpu",
+):
+    """Inputs and targets (b, num_tokens); only answers and their ends are targets.
+
+    batch: pairs of token ids and how many of them are the prompt, or token ids alone,
+    of which all are targets then. Raises ValueError if not one target is left.
+    """
+    pairs = [item if isinstance(item, tuple) else (item, 0) for item in batch]
+    rows, prompt_lengths = zip(*pairs)
+    inputs, targets = custom_collate_draft_2(rows, pad_token_id)
+    for row, prompt_length, target in zip(rows, prompt_lengths, targets):
+        target[len(row) :] = ignore_index  # padding, but for the first: end of text
+        target[: max(prompt_length - 1, 0)] = ignore_index
+    inputs = inputs[:, :allowed_max_length].to(device)
+    targets = targets[:, :allowed_max_length].to(device)
+    if (targets == ignore_index).all():
+        raise ValueError(
+            f"no target is left of {len(batch)} entries cut to {allowed_max_length} "
+            "tokens: their loss would not be a number"
+        )
+    return inputs, targets
+
+
+def create_instruction_loader(dataset, batch_size, pad_token_id, seed=123):
+    """A loader of (inputs, targets) in length buckets: every entry once an epoch."""
+    lengths = [len(token_ids) for token_ids, _ in dataset]
+    buckets = LengthBuckets(lengths, batch_size, seed)
+    collate_fn = partial(custom_collate_fn, pad_token_id=pad_token_id)
+    return DataLoader(dataset, batch_sampler=buckets, collate_fn=collate_fn)

@@ -1,0 +1,96 @@
+"""LoRA: fine-tuning by two thin matrices beside each frozen one (7.6; Hu et al. 2021).
+
+Shapes: b = batch; A is (in_dim, rank), B is (rank, out_dim).
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from ch05.checkpoint import load_parameters, read_metadata, save_weights
+
+
+class LoRALayer(nn.Module):
+    """x (b, num_tokens, in_dim) -> alpha / rank * x A B: zero as long as B is zero."""
+
+    def __init__(self, in_dim, out_dim, rank, alpha):
+        super().__init__()
+        if rank < 1:
+            raise ValueError(f"the rank is {rank}; it must be 1 or more")
+        self.A = nn.Parameter(torch.empty(in_dim, rank))
+        nn.init.kaiming_uniform_(self.A.T, a=math.sqrt(5))  # as nn.Linear begins
+        self.B = nn.Parameter(torch.zeros(rank, out_dim))
+        self.scaling = alpha / rank
+
+    def forward(self, x):
+        return self.scaling * (x @ self.A @ self.B)  # (b, num_tokens, out_dim)
+
+
+class LinearWithLoRA(nn.Module):
+    """A linear layer, usually frozen, and a LoRALayer whose output is added."""
+
+    def __init__(self, linear, rank, alpha):
+        super().__init__()
+        self.linear = linear
+        sizes = linear.in_features, linear.out_features
+        self.lora = LoRALayer(*sizes, rank, alpha).to(linear.weight.device)
+
+    @property
+    def out_features(self):
+        return self.linear.out_features
+
+    @property
+    def weight(self):
+        """Both as one matrix, (out_dim, in_dim): it computes the same."""
+        change = self.lora.scaling * (self.lora.A @ self.lora.B).T
+        return (self.linear.weight + change).to(self.linear.weight.dtype)
+
+    def forward(self, x):
+        return self.linear(x) + self.lora(x)
+
+
+def replace_linear_with_lora(model, rank, alpha):
+    """Put a LinearWithLoRA in the place of every linear layer of a model."""
+    for name, module in model.named_children():
+        if isinstance(module, LinearWithLoRA):
+            raise ValueError(f"{name} has a LoRA layer already: merge_lora first")
+        if isinstance(module, nn.Linear):
+            setattr(model, name, LinearWithLoRA(module, rank, alpha))
+        else:
+            replace_linear_with_lora(module, rank, alpha)
+
+
+@torch.no_grad()
+def merge_lora(model):
+    """Put linear layers that compute the same back: no trace and no cost of LoRA."""
+    for name, module in model.named_children():
+        if isinstance(module, LinearWithLoRA):
+            # a new parameter: an output layer may share its own with the embedding
+            module.linear.weight = nn.Parameter(module.weight)
+            setattr(model, name, module.linear)
+        else:
+            merge_lora(module)
+
+
+def adapter_parameters(model):
+    """The matrices A and B of a model, by name."""
+    parameters = model.named_parameters()
+    return {name: value for name, value in parameters if ".lora." in name}
+
+
+def save_adapter(path, model, rank, alpha, **metadata):
+    """Write the matrices A and B alone: a hundredth of what the model takes."""
+    cfg = {"rank": rank, "alpha": alpha}
+    save_weights(path, adapter_parameters(model), cfg, **metadata)
+
+
+def load_adapter(path, model):
+    """Freeze a model, add LoRA layers to it, and read what `save_adapter` wrote.
+
+    Raises ValueError for a damaged file and for a model of other sizes.
+    """
+    cfg = read_metadata(path)["config"]
+    model.requires_grad_(False)
+    replace_linear_with_lora(model, **cfg)
+    load_parameters(path, adapter_parameters(model))

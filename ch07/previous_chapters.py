@@ -1,0 +1,64 @@
+"""What chapter 7 uses of the chapters before it."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # the repository's root
+
+from ch02.fetch import fetch
+from ch02.tokenizer import BPETokenizer, get_tokenizer
+from ch04.gpt import GPT_CONFIG_124M, GPTModel, generate_text_simple
+from ch05.certificate import check_parameters
+from ch05.checkpoint import is_tied, load_parameters, read_metadata, save_weights
+from ch05.decoding import check_prompts, generate
+from ch05.device import autocast, fast_dtype, fast_math, pick_device
+from ch05.kv_cache import forward_cached
+from ch05.openai_weights import MODEL_CONFIGS, assign
+from ch05.pretrained import load_pretrained
+from ch05.training import (
+    add_gradients,
+    calc_loss_batch,
+    calc_loss_loader,
+    count_targets,
+    evaluate_model,
+    evaluating,
+    training_steps,
+)
+from ch06.batches import LengthBuckets, padding_share
+from ch06.spam import group_split, near_duplicate_groups, words_of
+
+__all__ = [
+    "BPETokenizer",
+    "GPTModel",
+    "GPT_CONFIG_124M",
+    "LengthBuckets",
+    "MODEL_CONFIGS",
+    "add_gradients",
+    "assign",
+    "autocast",
+    "calc_loss_batch",
+    "calc_loss_loader",
+    "check_parameters",
+    "check_prompts",
+    "count_targets",
+    "evaluate_model",
+    "evaluating",
+    "fast_dtype",
+    "fast_math",
+    "fetch",
+    "forward_cached",
+    "generate",
+    "generate_text_simple",
+    "get_tokenizer",
+    "group_split",
+    "is_tied",
+    "load_parameters",
+    "load_pretrained",
+    "near_duplicate_groups",
+    "padding_share",
+    "pick_device",
+    "read_metadata",
+    "save_weights",
+    "training_steps",
+    "words_of",
+]

@@ -1,0 +1,185 @@
+"""Scores of answers: right ones score 1, shuffled ones near 0, and ties are ties."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ttest_rel
+from torch import nn
+
+from ch02.tokenizer import get_tokenizer
+from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch05.decoding import generate
+from ch07.evaluation import (
+    Answer,
+    answer_losses,
+    copy_input,
+    draw_distractors,
+    generate_answers,
+    normalize,
+    paired_bootstrap,
+    prefers_references,
+    repetition,
+    rouge_l,
+    score_answers,
+)
+from ch07.instructions import DATA, download_and_load_file, format_prompt
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+EOT = 50256
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """GPT-2's."""
+    return get_tokenizer("gpt2")
+
+
+@pytest.fixture(scope="module")
+def entries():
+    """The course's own data."""
+    return download_and_load_file(DATA)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A tiny GPT with GPT-2's vocabulary."""
+    torch.manual_seed(123)
+    cfg = {"context_length": 128, "emb_dim": 16, "n_heads": 2, "n_layers": 1}
+    return GPTModel(GPT_CONFIG_124M | cfg).eval()
+
+
+def test_answers_equal_those_asked_for_one_by_one(model, tokenizer, entries):
+    some = entries[:7]
+    answers = generate_answers(model, tokenizer, some, max_new_tokens=5, batch_size=3)
+    for entry, answer in zip(some, answers):
+        prompt = tokenizer.encode_ordinary(format_prompt(entry))
+        row = generate(model, [prompt], 5, 128, eos_id=EOT)[0]
+        assert answer.text == tokenizer.decode(row[len(prompt) :]).strip()
+        assert answer.has_ended == (len(row) < len(prompt) + 5)
+
+
+def test_an_answer_that_ends_is_told_from_one_cut_off(model, tokenizer, entries):
+    """The head is turned so that the second token is always the end of text."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "ch07.evaluation.generate",
+            lambda m, rows, n, *a, **k: [
+                row + [11, 13][: 2 - i % 2] for i, row in enumerate(rows)
+            ],
+        )
+        answers = generate_answers(model, tokenizer, entries[:2], max_new_tokens=2)
+    assert sorted(answer.has_ended for answer in answers) == [False, True]
+    assert {answer.text for answer in answers} == {",", ",."}
+
+
+def test_references_score_one(entries):
+    scores = score_answers(entries, [Answer(e["output"], True) for e in entries])
+    for column in ("ended", "exact", "normalized", "rouge_l"):
+        assert (scores[column] == 1).all()
+    assert scores["category"].tolist() == [entry["category"] for entry in entries]
+
+
+def test_shuffled_references_score_near_zero(entries):
+    outputs = [entry["output"] for entry in entries]
+    random.Random(123).shuffle(outputs)
+    scores = score_answers(entries, [Answer(text, True) for text in outputs])
+    assert scores["exact"].mean() < 0.02
+    assert scores["normalized"].mean() < 0.02
+    assert scores["rouge_l"].mean() < 0.12
+
+
+def test_answers_of_another_number_are_refused(entries):
+    with pytest.raises(ValueError, match="shorter"):
+        score_answers(entries[:2], [Answer("a", True)])
+
+
+def test_the_control_says_the_input_back():
+    entry = {"instruction": "Make it plural.", "input": "goose"}
+    assert copy_input(entry) == Answer("goose", True)
+    assert copy_input(entry | {"input": ""}) == Answer("Make it plural.", True)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (' "Yes." ', "yes"),
+        ("A  cat\n sat!", "a cat sat"),
+        ("3.5", "3.5"),
+        ("-5", "-5"),
+        ("x[::-1]", "x[::-1]"),
+        ("", ""),
+    ],
+)
+def test_normalize(text, expected):
+    assert normalize(text) == expected
+
+
+def test_repetition_by_hand():
+    assert repetition("one two") == 0
+    assert repetition("a b c d") == 0
+    assert repetition("a b c a b c a b c") == pytest.approx(1 - 3 / 7)
+
+
+def test_rouge_by_hand():
+    """The longest common subsequence of these is "the cat sat": 3 of 4 and of 5."""
+    found = rouge_l("the cat sat down", "the black cat sat up")
+    assert found == pytest.approx(2 * 3 / (4 + 5))
+    assert rouge_l("+", "+.") == 1
+    assert rouge_l("Paris", "London") == 0
+
+
+def test_distractors_are_others_of_the_category(entries):
+    drawn = draw_distractors(entries)
+    assert drawn == draw_distractors(entries)
+    assert drawn != draw_distractors(entries, seed=5)
+    by_category = {}
+    for entry in entries:
+        by_category.setdefault(entry["category"], set()).add(entry["output"])
+    for entry, others in zip(entries, drawn):
+        assert len({entry["output"], *others}) == 4
+        assert set(others) <= by_category[entry["category"]]
+
+
+def test_distractors_of_a_small_category_come_from_all():
+    data = [{"output": str(i), "category": "ab"[i > 3]} for i in range(6)]
+    for entry, others in zip(data, draw_distractors(data)):
+        assert len({entry["output"], *others}) == 4
+
+
+def test_answer_losses_are_those_of_each_alone(model, tokenizer, entries):
+    entry, outputs = entries[0], ["Yes.", "A much longer answer than that."]
+    found = answer_losses(model, tokenizer, entry, outputs)
+    for output, loss in zip(outputs, found):
+        prompt = tokenizer.encode_ordinary(format_prompt(entry))
+        answer = [*tokenizer.encode_ordinary(output), EOT]
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + answer]))[0, len(prompt) - 1 : -1]
+        expected = nn.functional.cross_entropy(logits, torch.tensor(answer))
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_the_likeliest_is_preferred(model, tokenizer, entries):
+    some = entries[:6]
+    found = prefers_references(model, tokenizer, some)
+    for entry, others, value in zip(some, draw_distractors(some), found):
+        losses = answer_losses(model, tokenizer, entry, [entry["output"], *others])
+        assert value == float(losses[0] < losses[1:].min())
+
+
+def test_bootstrap_agrees_with_the_t_test():
+    rng = np.random.default_rng(1)
+    before = rng.normal(size=200)
+    after = before + rng.normal(0.3, 0.5, size=200)
+    rise, low, high = paired_bootstrap(before, after)
+    assert rise == pytest.approx((after - before).mean())
+    expected = ttest_rel(after, before).confidence_interval()
+    assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.01)
+    assert paired_bootstrap(before, after) == (rise, low, high)
+
+
+def test_bootstrap_is_paired():
+    """What all entries gain alike is certain, however much the entries differ."""
+    before = np.arange(50.0)
+    assert paired_bootstrap(before, before + 2) == (2, 2, 2)

@@ -1,0 +1,231 @@
+"""Savings of memory change what is kept, and nothing of the gradients."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from ch05.training import add_gradients, calc_loss_loader
+from ch07.finetuning import (
+    add_answer_gradients,
+    add_shared_gradients,
+    checkpoint_blocks,
+    count_shared,
+    finetune,
+    halve_frozen,
+    learning_rate_at,
+    only_at_targets,
+)
+from ch07.lora import adapter_parameters, replace_linear_with_lora
+from ch07.preflight import kept_bytes
+from tests.test_kv_cache import MODELS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+CLOSE = {torch.float32: 1e-5, torch.float64: 1e-12}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    """A tiny model of each architecture, without dropout."""
+    torch.manual_seed(123)
+    model = MODELS[request.param]()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
+@pytest.fixture
+def batch():
+    """Six rows of ids and targets; of two rows none counts."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randint(101, (6, 9), generator=generator)
+    targets = inputs.roll(-1, dims=1)
+    targets[torch.rand(6, 9, generator=generator) < 0.6] = -100
+    targets[[1, 4]] = -100
+    return inputs, targets
+
+
+def gradients(model, batch, calc=add_gradients, **settings):
+    """All gradients of a batch, as clones."""
+    model.zero_grad()
+    calc(*batch, model, "cpu", **settings)
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def assert_same(found, expected, tolerance):
+    """All tensors agree within a share of the expected one's largest value.
+
+    Keys' biases have gradients of 0 but for rounding: those count by all the others.
+    """
+    assert len(found) == len(expected) > 0
+    least = 1e-3 * max(theirs.abs().max() for theirs in expected)
+    for ours, theirs in zip(found, expected):
+        scale = max(theirs.abs().max(), least)
+        assert (ours - theirs).abs().max() <= tolerance * scale
+
+
+def test_learning_rate_rises_and_falls():
+    rates = [learning_rate_at(step, 100, 2.0) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
+    assert rates[10] == 2.0
+    assert rates[55] == pytest.approx(1.0)
+    assert rates[99] == pytest.approx(1 + math.cos(math.pi * 89 / 90))
+    assert sorted(rates[10:], reverse=True) == rates[10:]
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 9])
+def test_short_runs_have_a_learning_rate_at_every_step(num_steps):
+    for step in range(num_steps):
+        assert 0 < learning_rate_at(step, num_steps, 1e-3) <= 1e-3
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("num_parts", [1, 2, 3, 6])
+def test_parts_and_selected_logits_give_the_plain_gradients(
+    model, batch, dtype, num_parts
+):
+    """Though two parts of six have no target at all."""
+    model.to(dtype)
+    expected = gradients(model, batch)
+    found = gradients(model, batch, add_answer_gradients, num_parts=num_parts)
+    assert_same(found, expected, CLOSE[dtype])
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("num_shared", [0, 1, 4])
+def test_a_start_that_rows_share_changes_no_gradient(model, batch, dtype, num_shared):
+    """Of the start's gradients too: every row adds its share to them."""
+    inputs, targets = batch
+    inputs[:, :num_shared] = inputs[0, :num_shared]
+    inputs[0, num_shared] = inputs[1, num_shared] + 1  # here they part
+    targets[:, :num_shared] = -100
+    assert count_shared(inputs, targets) == num_shared
+    model.to(dtype)
+    expected = gradients(model, batch)
+    assert_same(gradients(model, batch, add_shared_gradients), expected, CLOSE[dtype])
+
+
+def test_a_shared_start_ends_before_the_first_target(batch):
+    inputs, targets = batch
+    inputs[:] = inputs[0]
+    targets[:] = -100
+    targets[2, 5] = 7
+    assert count_shared(inputs, targets) == 5
+    assert count_shared(inputs[:1], targets[:1]) == 9
+
+
+def test_what_rows_share_is_computed_once(model, batch):
+    inputs, targets = batch
+    inputs[:, :5] = inputs[0, :5]
+    targets[:, :5] = -100
+    seen = []
+    count = lambda module, args: seen.append(args[0].shape[:2].numel())  # noqa: E731
+    model.trf_blocks[0].ff.register_forward_pre_hook(count)
+    add_shared_gradients(inputs, targets, model, "cpu")
+    assert seen == [5, 6 * (9 - 5)]
+
+
+def test_gradients_are_added_to_those_there(model, batch):
+    once = gradients(model, batch, add_answer_gradients)
+    add_answer_gradients(*batch, model, "cpu")
+    assert_same([p.grad for p in model.parameters()], [2 * g for g in once], 1e-6)
+
+
+def test_logits_are_computed_only_where_there_is_a_target(model, batch):
+    inputs, targets = batch
+    everywhere = model(inputs)
+    with only_at_targets(model, targets):
+        selected = model(inputs)
+    assert selected.shape == ((targets != -100).sum(), 101)
+    torch.testing.assert_close(selected, everywhere[targets != -100])
+    assert model(inputs).shape == everywhere.shape  # the hook is gone
+
+
+def test_the_hook_goes_even_after_an_error(model, batch):
+    stopped = pytest.raises(RuntimeError, match="on the way")
+    with stopped, only_at_targets(model, batch[1]):
+        raise RuntimeError("on the way")
+    assert model(batch[0]).shape == (6, 9, 101)
+
+
+def test_checkpointed_blocks_keep_less_and_give_the_same(model, batch):
+    expected = gradients(model, batch)
+    logits, plain = model(batch[0]), kept_bytes(model, batch[0], torch.float32)
+    checkpoint_blocks(model)
+    assert torch.equal(model(batch[0]), logits)
+    assert_same(gradients(model, batch), expected, 1e-6)
+    assert kept_bytes(model, batch[0], torch.float32) < 0.6 * plain
+
+
+def test_checkpointing_draws_the_same_dropout_again(batch):
+    torch.manual_seed(123)
+    model = MODELS["GPT"]()
+    torch.manual_seed(5)
+    expected = gradients(model, batch)
+    checkpoint_blocks(model)
+    torch.manual_seed(5)
+    assert_same(gradients(model, batch), expected, 1e-6)
+
+
+def test_frozen_parameters_are_halved_and_gradients_stay_near(model, batch):
+    model.requires_grad_(False)
+    replace_linear_with_lora(model, rank=3, alpha=6)
+    for parameter in adapter_parameters(model).values():
+        nn.init.normal_(parameter, std=0.1)
+    expected = gradients(model, batch)
+    halve_frozen(model)
+    for parameter in model.parameters():
+        wanted = torch.float32 if parameter.requires_grad else torch.bfloat16
+        assert parameter.dtype == wanted
+    found = gradients(model, batch, add_answer_gradients, dtype=torch.bfloat16)
+    assert found[0].dtype == torch.float32
+    assert_same(found, expected, 0.1)
+
+
+def test_finetune_reports_and_lowers_the_loss(model, batch):
+    loader = [(batch[0][:3], batch[1][:3]), (batch[0][3:], batch[1][3:])]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    before = calc_loss_loader(loader, model, "cpu")
+    losses = finetune(model, loader, loader[:1], optimizer, "cpu", 15, eval_freq=20)
+    assert losses[2] == [20, 30]
+    assert [len(part) for part in losses] == [2, 2, 2]
+    assert losses[0] == losses[1]  # as many training batches as there are others
+    assert calc_loss_loader(loader, model, "cpu") < before / 2
+    assert optimizer.param_groups[0]["lr"] == learning_rate_at(29, 30, 1e-2)
+
+
+def test_finetune_takes_a_single_step(model, batch):
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    losses = finetune(model, [batch], [batch], optimizer, "cpu", 1, eval_freq=1)
+    assert losses[2] == [1]
+
+
+def test_finetune_stops_at_a_loss_that_is_not_finite(model, batch):
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e30)
+    with pytest.raises(FloatingPointError, match="training failed"):
+        finetune(model, [batch], [batch], optimizer, "cpu", 4, eval_freq=1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"add_gradients": partial(add_answer_gradients, num_parts=3)},
+        {"add_gradients": add_shared_gradients},
+        {"dtype": torch.bfloat16},
+    ],
+    ids=["parts", "shared", "bfloat16"],
+)
+def test_finetune_by_other_ways_ends_near(batch, settings):
+    """Near and not far: weights cast once and never again would not learn."""
+
+    def last_loss(**settings):
+        torch.manual_seed(123)
+        model = MODELS["Llama"]()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        run = (model, [batch], [batch], optimizer, "cpu", 10)
+        return finetune(*run, eval_freq=10, **settings)[1][0]
+
+    assert last_loss(**settings) == pytest.approx(last_loss(), rel=0.02)

@@ -1,0 +1,224 @@
+"""Entries become prompts, prompts become batches, and nothing is lost on the way."""
+
+import json
+
+import pytest
+
+from ch02.fetch import FetchError
+from ch02.tokenizer import get_tokenizer
+from ch06.batches import padding_share
+from ch06.spam import words_of
+from ch07.instructions import (
+    DATA,
+    KEYS,
+    RESPONSE,
+    InstructionDataset,
+    create_instruction_loader,
+    custom_collate_draft_1,
+    custom_collate_draft_2,
+    custom_collate_fn,
+    download_and_load_file,
+    format_input,
+    format_prompt,
+    format_question,
+    split_entries,
+)
+
+EOT = 50256
+ENTRY = {"instruction": "Name a color.", "input": "", "output": "Blue."}
+WITH_INPUT = {"instruction": "Make it plural.", "input": "goose", "output": "geese"}
+BOOK_BATCH = ([0, 1, 2, 3, 4], [5, 6], [7, 8, 9])  # the book's example
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    """GPT-2's."""
+    return get_tokenizer("gpt2")
+
+
+@pytest.fixture(scope="module")
+def entries():
+    """The course's own data."""
+    return download_and_load_file(DATA)
+
+
+def test_a_file_that_is_there_is_read_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps([ENTRY]), encoding="utf-8")
+    assert download_and_load_file(path, "https://example.com/data.json") == [ENTRY]
+
+
+def test_a_file_that_is_not_there_is_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    with pytest.raises(FetchError, match="LLMS_OFFLINE"):
+        download_and_load_file(tmp_path / "data.json", "https://example.com/data.json")
+    with pytest.raises(FileNotFoundError):
+        download_and_load_file(tmp_path / "data.json")
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ({"instruction": "a"}, "is not a list of entries"),
+        ([], "is not a list of entries"),
+        ([ENTRY, {"instruction": "a", "output": "b"}], "entry 1 has no text 'input'"),
+        ([ENTRY | {"output": None}], "entry 0 has no text 'output'"),
+        ([ENTRY | {"output": " "}], "entry 0 has an empty 'output'"),
+        ([ENTRY | {"instruction": ""}], "entry 0 has an empty 'instruction'"),
+        (["text"], "entry 0 is not a dict"),
+    ],
+)
+def test_a_wrong_entry_is_named(tmp_path, data, reason):
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(ValueError, match=reason):
+        download_and_load_file(path)
+
+
+def test_prompts_have_alpacas_form():
+    assert format_input(ENTRY) == (
+        "Below is an instruction that describes a task. Write a response that "
+        "appropriately completes the request.\n\n### Instruction:\nName a color."
+    )
+    assert format_input(WITH_INPUT).endswith("Make it plural.\n\n### Input:\ngoose")
+    assert format_prompt(ENTRY).endswith("Name a color.\n\n### Response:\n")
+    assert format_question(ENTRY) == "Name a color."
+    assert format_question(WITH_INPUT) == "Make it plural. goose"
+
+
+def test_examples_are_prompt_and_answer(tokenizer):
+    dataset = InstructionDataset([ENTRY, WITH_INPUT], tokenizer)
+    for (token_ids, prompt_length), entry in zip(dataset, (ENTRY, WITH_INPUT)):
+        assert tokenizer.decode(token_ids) == format_prompt(entry) + entry["output"]
+        assert tokenizer.decode(token_ids[:prompt_length]) == format_prompt(entry)
+    assert len(dataset) == 2
+    whole = InstructionDataset([ENTRY], tokenizer, mask_prompt=False)
+    assert whole[0] == (dataset[0][0], 0)
+
+
+def test_special_tokens_in_an_entry_are_plain_text(tokenizer):
+    sly = ENTRY | {"instruction": "Say <|endoftext|>", "output": "<|endoftext|>"}
+    assert EOT not in InstructionDataset([sly], tokenizer)[0][0]
+
+
+def test_an_entry_longer_than_the_context_is_named(tokenizer):
+    length = len(InstructionDataset([ENTRY], tokenizer)[0][0]) + 1  # end of text
+    InstructionDataset([ENTRY], tokenizer, max_length=length)
+    with pytest.raises(ValueError, match=rf"entry 1 has {length} tokens.*'Name a"):
+        InstructionDataset([ENTRY | {"output": "B"}, ENTRY], tokenizer, length - 1)
+
+
+def test_drafts_on_the_books_batch():
+    assert custom_collate_draft_1(BOOK_BATCH).tolist() == [
+        [0, 1, 2, 3, 4],
+        [5, 6, EOT, EOT, EOT],
+        [7, 8, 9, EOT, EOT],
+    ]
+    inputs, targets = custom_collate_draft_2(BOOK_BATCH)
+    assert inputs.tolist() == custom_collate_draft_1(BOOK_BATCH).tolist()
+    assert targets.tolist() == [
+        [1, 2, 3, 4, EOT],
+        [6, EOT, EOT, EOT, EOT],
+        [8, 9, EOT, EOT, EOT],
+    ]
+
+
+def test_collate_on_the_books_batch():
+    inputs, targets = custom_collate_fn(BOOK_BATCH)
+    assert inputs.tolist() == custom_collate_draft_1(BOOK_BATCH).tolist()
+    assert targets.tolist() == [
+        [1, 2, 3, 4, EOT],
+        [6, EOT, -100, -100, -100],
+        [8, 9, EOT, -100, -100],
+    ]
+
+
+def test_only_the_answer_and_its_end_are_targets():
+    inputs, targets = custom_collate_fn([([1, 2, 3, 4], 3), ([5, 6], 1)], 9, -1)
+    assert inputs.tolist() == [[1, 2, 3, 4], [5, 6, 9, 9]]
+    assert targets.tolist() == [[-1, -1, 4, 9], [6, 9, -1, -1]]
+
+
+def test_padding_that_is_also_a_word_ends_only_once():
+    """A 9 inside an answer is a target; a 9 behind the end is not."""
+    _, targets = custom_collate_fn([([1, 9, 9], 1), ([2, 3, 4, 5, 6], 1)], 9, -1)
+    assert targets[0].tolist() == [9, 9, 9, -1, -1]
+
+
+def test_batches_are_cut():
+    inputs, targets = custom_collate_fn(BOOK_BATCH, allowed_max_length=2)
+    assert inputs.tolist() == [[0, 1], [5, 6], [7, 8]]
+    assert targets.tolist() == [[1, 2], [6, EOT], [8, 9]]
+
+
+def test_a_batch_without_targets_is_an_error_and_not_nan():
+    batch = [([1, 2, 3, 4], 3), ([1, 2, 3], 3)]
+    with pytest.raises(ValueError, match="no target is left of 2 entries cut to 2"):
+        custom_collate_fn(batch, allowed_max_length=2)
+
+
+def test_batches_come_on_the_device(device):
+    for tensor in custom_collate_fn(BOOK_BATCH, device=device):
+        assert tensor.device.type == device.type
+    assert custom_collate_draft_1(BOOK_BATCH, device=device).device.type == device.type
+
+
+def test_every_entry_comes_once_an_epoch(tokenizer, entries):
+    dataset = InstructionDataset(entries[:203], tokenizer)
+    loader = create_instruction_loader(dataset, 8, EOT)
+    for _ in range(2):
+        rows = [row for inputs, _ in loader for row in inputs.tolist()]
+        texts = [[token_id for token_id in row if token_id != EOT] for row in rows]
+        assert sorted(texts) == sorted(token_ids for token_ids, _ in dataset)
+
+
+def test_little_is_padding(tokenizer, entries):
+    dataset = InstructionDataset(split_entries(entries)[0], tokenizer)
+    loader = create_instruction_loader(dataset, 8, EOT)
+    lengths = [len(token_ids) for token_ids, _ in dataset]
+    assert padding_share(lengths, [*loader.batch_sampler]) < 0.03
+
+
+def jaccard(first, second):
+    """The share of words in both, of the words in either."""
+    return len(first & second) / len(first | second)
+
+
+@pytest.mark.parametrize("seed", [1, 123])
+def test_parts_are_apart_and_alike_in_categories(entries, seed):
+    train, validation, test = split_entries(entries, seed)
+    assert sorted(map(str, train + validation + test)) == sorted(map(str, entries))
+    for part, share in zip((train, validation, test), (0.85, 0.05, 0.10)):
+        assert abs(len(part) - share * len(entries)) < 0.02 * len(entries)
+    categories = {entry["category"] for entry in entries}
+    assert {entry["category"] for entry in test} == categories
+    known = [words_of(format_question(entry)) for entry in train]
+    for entry in validation + test:
+        words = words_of(format_question(entry))
+        assert max(jaccard(words, other) for other in known) < 0.6
+
+
+def test_alike_prompts_stay_together():
+    """Of 100 pairs with three of five words in common, none is split."""
+    names = [first + second for first in "abcdefghij" for second in "klmnopqrst"]
+    data = [
+        ENTRY | {"category": kind, "instruction": f"{name} {name}x {name}y {end}"}
+        for name in names
+        for kind, end in (("sums", "now"), ("words", "then"))
+    ]
+    for part in split_entries(data):
+        found = [entry["instruction"][:2] for entry in part]
+        assert all(found.count(name) == 2 for name in found)
+
+
+def test_data_without_categories_are_split_too(entries):
+    """The book's own have none."""
+    plain = [{key: entry[key] for key in KEYS} for entry in entries]
+    for part, share in zip(split_entries(plain), (0.85, 0.05, 0.10)):
+        assert abs(len(part) - share * len(entries)) < 0.02 * len(entries)
+
+
+def test_the_response_mark_stands_between(tokenizer):
+    assert RESPONSE in format_prompt(ENTRY)
+    assert not format_input(ENTRY).endswith(RESPONSE)

@@ -1,0 +1,126 @@
+"""The judge, against a stand-in on this machine that speaks Ollama's protocol."""
+
+import json
+import os
+import socket
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+
+from ch07.judge import (
+    OllamaError,
+    check_if_running,
+    generate_model_scores,
+    judge_prompt,
+    query_model,
+)
+
+ENTRY = {"instruction": "Make it plural.", "input": "goose", "output": "geese"}
+
+
+class StandIn(BaseHTTPRequestHandler):
+    """Answers each request with the next of `server.replies`, and notes it."""
+
+    def do_POST(self):
+        length = int(self.headers["Content-Length"])
+        self.server.asked.append(json.loads(self.rfile.read(length)))
+        status, body = self.server.replies.pop(0)
+        if status == "silent":
+            self.server.over.wait(5)
+            return
+        body = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        """Say nothing in the tests' output."""
+
+
+@pytest.fixture
+def ollama():
+    """A server, with the lists `replies` and `asked`, and its address `url`."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
+    server.replies, server.asked, server.over = [], [], Event()
+    server.url = f"http://127.0.0.1:{server.server_port}/api/chat"
+    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    server.over.set()
+    server.shutdown()
+    server.server_close()
+
+
+def message(content):
+    """A reply as Ollama gives it."""
+    return 200, {"message": {"role": "assistant", "content": content}, "done": True}
+
+
+def test_a_question_and_its_answer(ollama):
+    ollama.replies += [message("Llamas eat grass.")]
+    found = query_model("What do llamas eat?", "llama3", ollama.url)
+    assert found == "Llamas eat grass."
+    (asked,) = ollama.asked
+    assert asked["model"] == "llama3"
+    assert asked["messages"] == [{"role": "user", "content": "What do llamas eat?"}]
+    assert asked["stream"] is False
+    assert asked["options"]["temperature"] == 0 and "seed" in asked["options"]
+    assert "format" not in asked
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ((404, {"error": "model 'llama3' not found"}), "not found.*ollama pull llama3"),
+        ((500, b"<html>oops</html>"), "does not speak Ollama's protocol"),
+        ((200, {"done": True}), "says {'done': True}"),
+        ((200, [1, 2]), r"says \[1, 2\]"),
+        (("silent", b""), "gave no answer within 0.2 seconds"),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence(ollama, reply, reason):
+    ollama.replies += [reply]
+    with pytest.raises(OllamaError, match=reason):
+        query_model("Hello?", "llama3", ollama.url, timeout=0.2)
+
+
+def test_no_server_is_one_sentence():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/api/chat"
+        with pytest.raises(OllamaError, match="is not there: `ollama serve` starts"):
+            query_model("Hello?", url=url)
+
+
+def test_scores(ollama):
+    ollama.replies += [message('{"score": 85}'), message('{"score": 0}')]
+    data = [ENTRY | {"answer": text} for text in ("geese", " ", "gooses")]
+    assert generate_model_scores(data, "answer", url=ollama.url) == [85, 0, 0]
+    asked = ollama.asked
+    assert len(asked) == 2  # the empty answer was not sent
+    assert asked[0]["messages"][0]["content"] == judge_prompt(ENTRY, "geese")
+    assert asked[0]["format"]["required"] == ["score"]
+
+
+@pytest.mark.parametrize(
+    "reply", ["eighty", '{"points": 3}', '{"score": 101}', '{"score": "9"}', "[7]"]
+)
+def test_a_score_that_is_none_is_an_error(ollama, reply):
+    ollama.replies += [message(reply)]
+    with pytest.raises(OllamaError, match="the judge replied"):
+        generate_model_scores([ENTRY | {"answer": "a"}], "answer", url=ollama.url)
+
+
+def test_the_judge_is_told_all():
+    prompt = judge_prompt(ENTRY, "gooses")
+    for text in ("Make it plural. goose", "geese", "gooses", "100"):
+        assert text in prompt
+
+
+def test_processes_are_found_by_name():
+    name = Path(os.path.realpath(sys.executable)).name
+    assert check_if_running(name[:6])
+    assert not check_if_running("no process bears this name")

@@ -1,0 +1,196 @@
+"""LoRA equals peft's, merges back without a trace, and is kept apart from its model."""
+
+import copy
+
+import peft
+import pytest
+import torch
+from torch import nn
+
+from ch05.checkpoint import build_model
+from ch05.decoding import generate
+from ch05.kv_cache import CachedLogits
+from ch07.lora import (
+    LinearWithLoRA,
+    LoRALayer,
+    adapter_parameters,
+    load_adapter,
+    merge_lora,
+    replace_linear_with_lora,
+    save_adapter,
+)
+from tests.test_kv_cache import LLAMA, MODELS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+IDS = torch.arange(20).view(2, 10)
+
+
+def seeded(name):
+    """A tiny model, frozen."""
+    torch.manual_seed(123)
+    return MODELS[name]().eval().requires_grad_(False)
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    """A tiny model of each architecture, frozen."""
+    return seeded(request.param)
+
+
+def shake(model):
+    """Values in B that make a difference."""
+    torch.manual_seed(5)
+    for name, parameter in adapter_parameters(model).items():
+        nn.init.normal_(parameter, std=0.1 if name.endswith("B") else 0.05)
+
+
+@pytest.fixture
+def adapted(model):
+    """The model with LoRA layers that make a difference."""
+    replace_linear_with_lora(model, rank=3, alpha=6)
+    shake(model)
+    return model
+
+
+def test_a_new_layer_adds_nothing(model):
+    before = model(IDS)
+    replace_linear_with_lora(model, rank=4, alpha=8)
+    assert torch.equal(model(IDS), before)
+
+
+def test_by_hand():
+    layer = LoRALayer(2, 1, rank=1, alpha=3)
+    layer.A.data = torch.tensor([[2.0], [5.0]])
+    layer.B.data = torch.tensor([[10.0]])
+    assert layer(torch.tensor([[1.0, 1.0]])).item() == 3 * (2 + 5) * 10
+
+
+def test_alpha_counts_by_rank():
+    torch.manual_seed(1)
+    layer = LoRALayer(8, 8, rank=4, alpha=2)
+    nn.init.ones_(layer.B)
+    x = torch.randn(3, 8)
+    torch.testing.assert_close(layer(x), 0.5 * x @ layer.A @ layer.B)
+
+
+def test_first_matrix_begins_as_a_linear_layer_does():
+    torch.manual_seed(1)
+    bound = 1 / 400**0.5
+    values = LoRALayer(400, 10, rank=64, alpha=1).A
+    assert 0.95 * bound < values.abs().max() <= bound
+
+
+@pytest.mark.parametrize("rank", [0, -1])
+def test_a_rank_below_one_is_refused(rank):
+    with pytest.raises(ValueError, match=f"the rank is {rank}; it must be 1 or more"):
+        LoRALayer(8, 8, rank, alpha=1)
+
+
+def test_every_linear_layer_is_replaced_and_only_lora_learns(model):
+    num_linear = sum(isinstance(m, nn.Linear) for m in model.modules())
+    replace_linear_with_lora(model, rank=2, alpha=4)
+    layers = [m for m in model.modules() if isinstance(m, LinearWithLoRA)]
+    assert len(layers) == num_linear
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert learning == adapter_parameters(model).keys()
+    assert len(learning) == 2 * num_linear
+
+
+def test_replacing_twice_is_refused(adapted):
+    with pytest.raises(ValueError, match="merge_lora first"):
+        replace_linear_with_lora(adapted, rank=3, alpha=6)
+
+
+def peft_twin(model, rank, alpha):
+    """peft's LoRA around a copy of a model whose LoRA layers are ours."""
+    twin = copy.deepcopy(model)
+    for parameter in adapter_parameters(twin).values():
+        nn.init.zeros_(parameter)
+    merge_lora(twin)
+    names = [name for name, m in twin.named_modules() if isinstance(m, nn.Linear)]
+    cfg = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=names)
+    twin = peft.inject_adapter_in_model(cfg, twin)
+    theirs = dict(twin.named_parameters())
+    for name, ours in adapter_parameters(model).items():
+        layer, _, letter = name.rpartition(".lora.")
+        theirs[f"{layer}.lora_{letter}.default.weight"].data = ours.detach().T.clone()
+    return twin
+
+
+def test_equals_peft(adapted):
+    """Logits, and the gradients of both matrices."""
+    twin = peft_twin(adapted, 3, 6)
+    found, expected = adapted(IDS), twin(IDS)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    found.square().mean().backward()
+    expected.square().mean().backward()
+    theirs = dict(twin.named_parameters())
+    for name, ours in adapter_parameters(adapted).items():
+        layer, _, letter = name.rpartition(".lora.")
+        grad = theirs[f"{layer}.lora_{letter}.default.weight"].grad
+        torch.testing.assert_close(ours.grad, grad.T, rtol=1e-4, atol=1e-6)
+
+
+def test_merging_changes_no_logits_and_leaves_no_trace(adapted):
+    before = adapted(IDS)
+    merge_lora(adapted)
+    torch.testing.assert_close(adapted(IDS), before, rtol=1e-5, atol=1e-5)
+    assert not any(isinstance(m, LinearWithLoRA) for m in adapted.modules())
+    assert adapter_parameters(adapted) == {}
+
+
+def test_merging_a_tied_head_leaves_the_embedding_alone():
+    model = seeded("Llama")
+    embedding = model.tok_emb.weight.clone()
+    replace_linear_with_lora(model, rank=3, alpha=6)
+    shake(model)
+    merge_lora(model)
+    assert torch.equal(model.tok_emb.weight, embedding)
+    assert not torch.equal(model.out_head.weight, embedding)
+
+
+def test_decoding_with_lora_equals_decoding_merged(adapted):
+    """The cache asks the layers for their sizes, merged or not."""
+    adapted.double()
+    prompt = [[5, 17, 80], [42]]
+    found = generate(adapted, prompt, 6, 12)
+    assert found == generate(adapted, prompt, 6, 12, use_cache=False)
+    logits = CachedLogits(adapted, 2, 12)(prompt)
+    merge_lora(adapted)
+    torch.testing.assert_close(CachedLogits(adapted, 2, 12)(prompt), logits)
+    assert found == generate(adapted, prompt, 6, 12)
+
+
+def test_a_saved_adapter_comes_back(adapted, model, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, adapted, rank=3, alpha=6, note="kept")
+    expected = adapted(IDS)
+    for parameter in adapter_parameters(adapted).values():
+        nn.init.zeros_(parameter)
+    merge_lora(adapted)  # the model as it was
+    load_adapter(path, adapted)
+    torch.testing.assert_close(adapted(IDS), expected, rtol=1e-6, atol=1e-6)
+    learning = {name for name, p in adapted.named_parameters() if p.requires_grad}
+    assert learning == adapter_parameters(adapted).keys()
+
+
+def test_an_adapter_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    ours = seeded("Llama")
+    replace_linear_with_lora(ours, rank=3, alpha=6)
+    save_adapter(path, ours, rank=3, alpha=6)
+    with pytest.raises(ValueError, match="does not fit its own config"):
+        load_adapter(path, seeded("GPT"))
+    wider = build_model(LLAMA | {"rope_base": 100.0, "hidden_dim": 40})
+    with pytest.raises(ValueError, match="Shape mismatch|shape"):
+        load_adapter(path, wider)
+
+
+def test_a_damaged_adapter_is_refused(adapted, tmp_path):
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, adapted, rank=3, alpha=6)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged"):
+        load_adapter(path, seeded("GPT"))

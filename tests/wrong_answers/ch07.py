@@ -1,0 +1,253 @@
+"""Answers to chapter 7's exercises, each wrong as a reader's might be."""
+
+import math
+from copy import deepcopy
+
+import torch
+from torch import nn
+
+from ch07.evaluation import rouge_l
+from ch07.finetuning import learning_rate_at
+from ch07.instructions import InstructionDataset, custom_collate_fn, format_prompt
+
+TOY = [([1, 2, 3], 1), ([4, 5], 1)]
+
+
+def parted(data, fits):
+    """The entries that a test passes, and the others."""
+    return [e for e in data if fits(e)], [e for e in data if not fits(e)]
+
+
+def size(entry, tokenizer):
+    """An entry's tokens, without the end."""
+    return len(InstructionDataset([entry], tokenizer)[0][0])
+
+
+def ends(collate_fn, batch=TOY):
+    """For each row of a batch, how many targets are the end."""
+    return (collate_fn(batch, 9)[1] == 9).sum(dim=1).tolist()
+
+
+def ends_in_place(collate_fn, batch):
+    """Whether each row's end is where it should be, whatever stands elsewhere."""
+    targets = collate_fn(batch, 9)[1].tolist()
+    return all(
+        target[len(row) - 1 : len(row)] == [9]
+        for (row, _), target in zip(batch, targets)
+    )
+
+
+def conversation(turns, eos_id, ends_questions=False, counts_ends=True, shift=1):
+    """Inputs and targets of a conversation, in several wrong ways."""
+    row, marked = [], []
+    for token_ids, is_answer in turns:
+        has_end = is_answer or ends_questions
+        row += token_ids + [eos_id] * has_end
+        marked += token_ids if is_answer else [-100] * len(token_ids)
+        counts = is_answer and counts_ends
+        marked += [eos_id if counts else -100] * has_end
+    return row[: len(row) - shift], marked[shift:]
+
+
+def lay_out(model):
+    """Make all parameters contiguous, and no more."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.contiguous()
+
+
+def tie(model):
+    """Tie the output layer, whatever it holds."""
+    model.out_head.weight = model.tok_emb.weight
+
+
+def tie_if_equal(model):
+    """Tie an equal output layer, and no more."""
+    if torch.equal(model.out_head.weight, model.tok_emb.weight):
+        tie(model)
+
+
+def tie_if_near(model):
+    """Tie an output layer that is about the same."""
+    if torch.allclose(model.out_head.weight, model.tok_emb.weight, atol=0.1):
+        tie(model)
+
+
+def renew(model):
+    """New contiguous parameters: one for each layer, so that none is tied."""
+    for module in model.modules():
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            module.weight = nn.Parameter(module.weight.detach().contiguous())
+
+
+def mended_copy(model):
+    """Right, on a copy."""
+    model = deepcopy(model)
+    lay_out(model)
+    tie_if_equal(model)
+    return model
+
+
+def freeze(model):
+    """Right, and nothing learns any more."""
+    lay_out(model)
+    tie_if_equal(model)
+    model.requires_grad_(False)
+
+
+def cut_svd(change, rank, weigh=lambda S: S, first=0):
+    """Two thin matrices of a change; right with the defaults."""
+    U, S, Vh = torch.linalg.svd(change.T, full_matrices=False)
+    kept = slice(first, first + rank)
+    return U[:, kept] * weigh(S[kept]), Vh[kept]
+
+
+def set_f1(reference, text):
+    """F1 of words, each counted once however often it stands there."""
+    a, b = set(reference.lower().split()), set(text.lower().split())
+    return 2 * len(a & b) / (len(a) + len(b))
+
+
+WRONG = {
+    "7.2.1": [
+        ("Its color: ", "green"),
+        ("Its color:", " green"),
+        ("un", "happy"),
+        ("### Response:", "\ngreen"),
+        ("", "green"),
+        "green",
+        (4, 2),
+    ],
+    "7.2.2": [
+        format_prompt,
+        lambda entry: None,
+        lambda entry: (
+            f"<|user|>\n{entry['instruction']}\n{entry['input']}\n<|assistant|>\n"
+        ),
+        lambda entry: (
+            f"<|user|>\n{entry['instruction']}"
+            + (f"\n{entry['input']}" if entry["input"] else "")
+            + "\n<|assistant|>"
+        ),
+        lambda entry: f"<|user|>\n{entry['instruction']}\n<|assistant|>\n",
+        "<|user|>",
+    ],
+    "7.2.3": [
+        lambda data, tokenizer, most: parted(
+            data, lambda e: size(e, tokenizer) <= most
+        ),
+        lambda data, tokenizer, most: parted(
+            data, lambda e: size(e, tokenizer) + 1 < most
+        ),
+        lambda data, tokenizer, most: parted(
+            data, lambda e: len(tokenizer.encode_ordinary(format_prompt(e))) < most
+        ),
+        lambda data, tokenizer, most: parted(data, lambda e: len(str(e)) <= most),
+        lambda data, tokenizer, most: parted(
+            data[::-1], lambda e: size(e, tokenizer) < most
+        ),
+        lambda data, tokenizer, most: parted(data, lambda e: size(e, tokenizer) < most)[
+            0
+        ],
+        lambda data, tokenizer, most: None,
+    ],
+    "7.3.1": [
+        [[-100, -100, 8, 0], [-100, 3, 0, -100]],
+        [[6, 7, 8, 0], [2, 3, 0, 0]],
+        [[6, 7, 8, 0], [2, 3, 0, -100]],
+        [[-100, 7, 8, 0], [2, 3, -100, -100]],
+        [[-100, 7, 8, 0], [2, 3, 0]],
+        [[-100, -100, 7, 8, 0], [-100, 2, 3, 0, -100]],
+        [[5, 6, 7, 8], [1, 2, 3, 0]],
+        7,
+    ],
+    "7.3.2": [
+        lambda collate_fn: True,
+        lambda collate_fn: False,
+        lambda collate_fn: collate_fn is custom_collate_fn,
+        lambda collate_fn: sum(ends(collate_fn)) > 0,
+        lambda collate_fn: ends(collate_fn) == [1, 1],
+        lambda collate_fn: ends(collate_fn, TOY[:1]) == [1],
+        lambda collate_fn: ends_in_place(collate_fn, TOY[1:]),
+        lambda collate_fn: ends_in_place(collate_fn, TOY),
+        lambda collate_fn: ends_in_place(collate_fn, TOY[::-1]),
+        lambda collate_fn: None,
+        True,
+    ],
+    "7.3.3": [
+        lambda turns, eos_id: conversation(turns, eos_id, ends_questions=True),
+        lambda turns, eos_id: conversation(turns, eos_id, counts_ends=False),
+        lambda turns, eos_id: conversation(turns, eos_id, shift=0),
+        lambda turns, eos_id: conversation(turns, eos_id)[0],
+        lambda turns, eos_id: conversation(turns[-2:], eos_id),
+        lambda turns, eos_id: None,
+        [1, 2, 3],
+    ],
+    "7.5.1": [3538944, 7898384, 410248, 557704, 13384896, 1983112, 3.9, "millions"],
+    "7.5.2": [
+        lambda change, rank: cut_svd(change, rank)[::-1],
+        lambda change, rank: cut_svd(change.T, rank),
+        lambda change, rank: cut_svd(change, change.shape[1]),
+        lambda change, rank: cut_svd(change, rank, weigh=lambda S: 1 + 0 * S),
+        lambda change, rank: cut_svd(change, rank, weigh=torch.square),
+        lambda change, rank: cut_svd(change, rank, first=1),
+        lambda change, rank: (change.T[:, :rank], torch.eye(rank, change.shape[0])),
+        lambda change, rank: change,
+        lambda change, rank: None,
+        8,
+    ],
+    "7.6.1": [550, 500, 501, 0, 552, 2000, "half"],
+    "7.6.2": [
+        learning_rate_at,
+        lambda step, num_steps, peak_lr: peak_lr * (1 - step / num_steps),
+        lambda step, num_steps, peak_lr: peak_lr,
+        0.5,
+    ],
+    "7.6.3": [
+        lambda losses, lengths: sum(losses) / len(losses),
+        lambda losses, lengths: sum(losses) / sum(lengths),
+        lambda losses, lengths: sum(map(math.prod, zip(losses, lengths))),
+        1.3,
+    ],
+    "7.8.1": [
+        "Water boils at 100 degrees.",
+        "water boils 100 degrees",
+        "Ice melts at 0 degrees.",
+        "Water boils",
+        100,
+    ],
+    "7.8.2": [
+        rouge_l,
+        lambda reference, text: float(set(reference.split()) == set(text.split())),
+        set_f1,
+        lambda reference, text: 1.0,
+        0.5,
+    ],
+    "7.8.3": [
+        (1.0, "second"),
+        (math.log(2), "first"),
+        (5 * math.log(2), "second"),
+        (-math.log(2), "second"),
+        ("ln 2", "second"),
+        math.log(2),
+    ],
+    "7.8.4": [
+        lambda judge, a, b: {"x": "a", "y": "b"}[judge(a, b)],
+        lambda judge, a, b: "tie",
+        lambda judge, a, b: "a" if judge(a, b) == judge(b, a) else "tie",
+        lambda judge, a, b: judge(a, b),
+        "tie",
+    ],
+    "7.9.1": [0.5, 46 / 12, 2.0, 1.3, 34, 2.3, "high"],
+    "7.9.2": [
+        lambda model: None,
+        lay_out,
+        tie,
+        lambda model: (lay_out(model), tie(model)),
+        tie_if_equal,
+        lambda model: (lay_out(model), tie_if_near(model)),
+        renew,
+        mended_copy,
+        freeze,
+        "contiguous",
+    ],
+}
