@@ -64,6 +64,7 @@ MEMORY_RUNS = {
 
 def answer_loss(model, loader):
     """The loss of answers, by the same function for both ways, in float32."""
+    model.float()  # ours keeps its frozen weights in bfloat16
     with evaluating(model), torch.no_grad():
         return calc_loss_loader(loader, model, "cpu")
 
