@@ -6,6 +6,7 @@
 
 import argparse
 import hashlib
+import math
 import sys
 import time
 from pathlib import Path
@@ -72,7 +73,7 @@ def finetune_lora(model, train_loader, val_loader, device, num_epochs=LORA_EPOCH
     optimizer = torch.optim.AdamW(trained, **ADAMW, fused=True)
     loaders = train_loader, val_loader
     num_evaluations = 4
-    eval_freq = max(1, num_epochs * len(train_loader) // num_evaluations)
+    eval_freq = math.ceil(num_epochs * len(train_loader) / num_evaluations)
     run = (model, *loaders, optimizer, device, num_epochs, eval_freq)
     return finetune(*run, dtype=fast_dtype(device), add_gradients=add_shared_gradients)
 

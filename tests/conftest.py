@@ -65,6 +65,14 @@ def token_ids():
 
 
 @pytest.fixture
+def usual_precision():
+    """The precision of matrix products is put back after training has set it."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture
 def one_thread():
     """Tiny models gain nothing from more, and on a busy machine they wait for them."""
     before = torch.get_num_threads()

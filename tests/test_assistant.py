@@ -66,14 +66,6 @@ def saved(path, shelf):
     return path
 
 
-@pytest.fixture
-def usual_precision():
-    """The precision of matrix products is put back after training has set it."""
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 def prompt_ids(tokenizer):
     """The ids that a model sees of ENTRY."""
     return tokenizer.encode_ordinary(format_prompt(ENTRY))

@@ -66,14 +66,6 @@ def saved(path):
     return path
 
 
-@pytest.fixture
-def usual_precision():
-    """The precision of matrix products is put back after training has set it."""
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 def probabilities(classifier, tokenizer):
     """What a filter says of some texts."""
     return [spam_probability(text, classifier, tokenizer, "cpu") for text in TEXTS]
