@@ -6,10 +6,12 @@ own package, on its own Llama with the same weights: all messages padded to 120 
 all blocks at every step, the answer read at the last place. That takes half an hour or
 more; by default it trains on a part of the messages: its time is scaled up, its
 accuracy unknown. `--full` runs it whole. It needs the package, without those that it
-asks for: `pip install --no-deps llms-from-scratch==1.0.19`.
+asks for: `pip install --no-deps llms-from-scratch==1.0.19`. `--memory` measures, in
+two minutes, the peak of memory of our way with a 355M model of random weights instead.
 """
 
 import argparse
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -19,10 +21,14 @@ from llms_from_scratch import ch06 as book
 from llms_from_scratch.llama3 import Llama3Model
 from torch.utils.data import DataLoader
 
+from ch02.tokenizer import get_tokenizer
+from ch04.gpt import GPT_CONFIG_124M
+from ch05.checkpoint import build_model
 from ch05.device import fast_math
+from ch05.openai_weights import MODEL_CONFIGS
 from ch05.pretrained import load_pretrained
 from ch06.baselines import wilson_interval
-from ch06.classifier import calc_accuracy_loader
+from ch06.classifier import Classifier, calc_accuracy_loader
 from ch06.spam import load_messages, split_messages
 from ch06.spam_filter import (
     BATCH_SIZE,
@@ -35,6 +41,11 @@ from ch06.spam_filter import (
 NAME = "smollm2-135M"
 MAX_LENGTH = 120  # tokens to which the book pads
 SEEDS = (1, 2, 3)
+MEDIUM = (
+    GPT_CONFIG_124M
+    | MODEL_CONFIGS["gpt2-medium (355M)"]
+    | {"qkv_bias": True, "drop_rate": 0.0}
+)
 PART = 48  # messages that stand for all, unless `--full`
 
 
@@ -140,12 +151,30 @@ def measure_ours(parts):
     return sorted(seconds)[len(seconds) // 2], accuracies
 
 
+def measure_memory(parts):
+    """The GB that this process takes at most: the trunk, one epoch of the head."""
+    torch.manual_seed(123)
+    model = build_model(MEDIUM)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    tokenizer = get_tokenizer("gpt2")
+    classifier = Classifier(model, tokenizer.eot_token)
+    train, validation, _ = create_loaders(classifier, tokenizer, parts, "cpu")
+    train_head(classifier.head, train, validation, "cpu", num_epochs=1)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+
+
 def main():
     """Measure both, at PyTorch's default float32 products and at the faster ones."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--full", action="store_true", help="run the book's way whole")
-    is_full = parser.parse_args().full
-    parts = split_messages(load_messages())[:3]
+    parser.add_argument("--memory", action="store_true", help="measure memory only")
+    arguments = parser.parse_args()
+    is_full, parts = arguments.full, split_messages(load_messages())[:3]
+    if arguments.memory:
+        fast_math("cpu")
+        print(f"355M, random weights: {measure_memory(parts):.2f} GB at most")
+        return
     print(
         f"{[len(part) for part in parts]} messages, {torch.get_num_threads()} threads"
     )

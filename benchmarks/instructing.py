@@ -24,9 +24,8 @@ from llms_from_scratch import ch05 as book_ch05
 from llms_from_scratch import ch07 as book
 from torch.utils.data import DataLoader
 
-from benchmarks.classifying import as_the_books
+from benchmarks.classifying import MEDIUM, as_the_books
 from ch02.tokenizer import get_tokenizer
-from ch04.gpt import GPT_CONFIG_124M
 from ch05.checkpoint import build_model
 from ch05.device import fast_math
 from ch05.pretrained import load_pretrained
@@ -47,13 +46,6 @@ from ch07.instructions import (
 from ch07.preflight import PLANS, forecast
 
 NAME = "smollm2-135M"
-MEDIUM = GPT_CONFIG_124M | {
-    "emb_dim": 1024,
-    "n_layers": 24,
-    "n_heads": 16,
-    "qkv_bias": True,
-    "drop_rate": 0.0,
-}
 BOOK_BATCH_SIZE = 8  # the book's in chapter 7; memory is measured at it for both ways
 NUM_STEPS = 4  # of the longest batches, while memory is measured
 MEMORY_RUNS = {
