@@ -71,7 +71,9 @@ def activation_bytes(cfg, plan, batch_size, num_tokens, dtype):
     """Bytes of what all blocks keep for the way back, by one that is computed."""
     small = build_model(cfg | {"n_layers": 1, "vocab_size": 2})
     replace(plan, is_checkpointed=False).prepare(small)
-    x_dtype = torch.bfloat16 if plan.is_halved else torch.float32
+    x_dtype = torch.float32
+    if plan.is_halved:  # then products have to be in bfloat16 too
+        x_dtype = dtype = torch.bfloat16
     x = torch.zeros(batch_size, num_tokens, cfg["emb_dim"], dtype=x_dtype)
     of_one = kept_bytes(small.trf_blocks[0], x.requires_grad_(), dtype)
     if plan.is_checkpointed:  # all keep their inputs; one at a time computes again

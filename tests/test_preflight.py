@@ -276,7 +276,6 @@ def test_this_machine_is_asked():
     assert table["fits"].all()  # 16 numbers wide
 
 
-@pytest.mark.xfail(raises=RuntimeError, strict=True, reason="LoRA float32, base halved")
 def test_the_default_dtype_makes_a_table(architecture):
     """float32, which machines without bfloat16 compute in."""
     assert len(preflight(architecture[1], 3, 10, 7)) == len(PLANS)
