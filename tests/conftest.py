@@ -1,12 +1,14 @@
-"""What several test files share: the devices of this machine, and a tiny GPT."""
+"""What test files share: this machine's devices, a tiny GPT, the instructions."""
 
 import pytest
 import torch
 
 from ch02.fetch import downloads_folder
+from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.device import available_devices
 from ch05.smollm2 import GGUF
+from ch07.instructions import DATA, download_and_load_file
 
 TINY = GPT_CONFIG_124M | {
     "vocab_size": 101,
@@ -62,6 +64,18 @@ def token_ids():
     """Two rows of ten seeded token ids of the tiny vocabulary."""
     generator = torch.Generator().manual_seed(123)
     return torch.randint(TINY["vocab_size"], (2, 10), generator=generator)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """GPT-2's."""
+    return get_tokenizer("gpt2")
+
+
+@pytest.fixture(scope="session")
+def entries():
+    """The course's own instructions."""
+    return download_and_load_file(DATA)
 
 
 @pytest.fixture

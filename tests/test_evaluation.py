@@ -8,7 +8,6 @@ import torch
 from scipy.stats import ttest_rel
 from torch import nn
 
-from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
 from ch07.evaluation import (
@@ -24,22 +23,10 @@ from ch07.evaluation import (
     rouge_l,
     score_answers,
 )
-from ch07.instructions import DATA, download_and_load_file, format_prompt
+from ch07.instructions import format_prompt
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EOT = 50256
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    """GPT-2's."""
-    return get_tokenizer("gpt2")
-
-
-@pytest.fixture(scope="module")
-def entries():
-    """The course's own data."""
-    return download_and_load_file(DATA)
 
 
 @pytest.fixture(scope="module")

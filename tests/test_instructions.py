@@ -5,11 +5,9 @@ import json
 import pytest
 
 from ch02.fetch import FetchError
-from ch02.tokenizer import get_tokenizer
 from ch06.batches import padding_share
 from ch06.spam import words_of
 from ch07.instructions import (
-    DATA,
     KEYS,
     RESPONSE,
     InstructionDataset,
@@ -28,18 +26,6 @@ EOT = 50256
 ENTRY = {"instruction": "Name a color.", "input": "", "output": "Blue."}
 WITH_INPUT = {"instruction": "Make it plural.", "input": "goose", "output": "geese"}
 BOOK_BATCH = ([0, 1, 2, 3, 4], [5, 6], [7, 8, 9])  # the book's example
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    """GPT-2's."""
-    return get_tokenizer("gpt2")
-
-
-@pytest.fixture(scope="module")
-def entries():
-    """The course's own data."""
-    return download_and_load_file(DATA)
 
 
 def test_a_file_that_is_there_is_read_without_a_network(tmp_path, monkeypatch):
