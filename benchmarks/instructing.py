@@ -8,7 +8,7 @@ model with random weights, each in a process of its own, over the longest batche
 same data.
 
 It needs the package, without those that it asks for: `pip install --no-deps
-llms-from-scratch==1.0.19`. About 25 minutes on two cores.
+llms-from-scratch==1.0.19`. About half an hour on two cores.
 """
 
 import argparse

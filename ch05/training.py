@@ -58,11 +58,16 @@ def count_targets(target_batch):
     return (target_batch != -100).sum().item()
 
 
-def calc_loss_loader(data_loader, model, device, num_batches=None):
-    """Mean loss per token over the first num_batches of a loader (default: all)."""
+def calc_loss_loader(
+    data_loader, model, device, num_batches=None, calc_loss=calc_loss_batch
+):
+    """Mean loss per token over the first num_batches of a loader (default: all).
+
+    calc_loss is called for each batch, as `calc_loss_batch` is.
+    """
     total_loss, num_tokens = 0.0, 0
     for input_batch, target_batch in islice(data_loader, num_batches):
-        loss = calc_loss_batch(input_batch, target_batch, model, device)
+        loss = calc_loss(input_batch, target_batch, model, device)
         total_loss += loss.detach() * count_targets(target_batch)
         num_tokens += count_targets(target_batch)
     if num_tokens == 0:
@@ -82,14 +87,17 @@ def evaluating(model):
 
 
 @torch.no_grad()
-def evaluate_model(model, train_loader, val_loader, device, eval_iter):
+def evaluate_model(
+    model, train_loader, val_loader, device, eval_iter, calc_loss=calc_loss_batch
+):
     """(train loss, validation loss) over eval_iter batches each, without dropout.
 
     Raises FloatingPointError if one of them is not a finite number.
     """
     with evaluating(model):
-        train_loss = calc_loss_loader(train_loader, model, device, eval_iter)
-        val_loss = calc_loss_loader(val_loader, model, device, eval_iter)
+        settings = model, device, eval_iter, calc_loss
+        train_loss = calc_loss_loader(train_loader, *settings)
+        val_loss = calc_loss_loader(val_loader, *settings)
     if not math.isfinite(train_loss + val_loss):
         raise FloatingPointError(f"losses {train_loss} and {val_loss}: training failed")
     return train_loss, val_loss

@@ -17,7 +17,7 @@ from ch02.fetch import FetchError
 from ch05.checkpoint import read_metadata
 from ch05.device import fast_dtype, fast_math, pick_device
 from ch05.pretrained import load_pretrained
-from ch07.finetuning import add_shared_gradients, finetune, halve_frozen
+from ch07.finetuning import calc_shared_loss, finetune, halve_frozen
 from ch07.instructions import (
     DATA,
     InstructionDataset,
@@ -75,7 +75,7 @@ def finetune_lora(model, train_loader, val_loader, device, num_epochs=LORA_EPOCH
     num_evaluations = 4
     eval_freq = math.ceil(num_epochs * len(train_loader) / num_evaluations)
     run = (model, *loaders, optimizer, device, num_epochs, eval_freq)
-    return finetune(*run, dtype=fast_dtype(device), add_gradients=add_shared_gradients)
+    return finetune(*run, dtype=fast_dtype(device), calc_loss=calc_shared_loss)
 
 
 def fingerprint(model):

@@ -28,57 +28,6 @@ def learning_rate_at(step, num_steps, peak_lr, warmup_share=0.1):
     return peak_lr * (1 + math.cos(math.pi * progress)) / 2
 
 
-def finetune(
-    model,
-    train_loader,
-    val_loader,
-    optimizer,
-    device,
-    num_epochs,
-    eval_freq,
-    dtype=torch.float32,
-    add_gradients=None,
-):
-    """Train with a learning rate that rises and falls; evaluate every eval_freq steps.
-
-    Each evaluation takes the loss of all of val_loader, and of as many batches of
-    train_loader. dtype: what matrix products are computed in. add_gradients: called for
-    each batch, with that dtype; `add_answer_gradients` if it is None. Returns three
-    lists of one length: train losses, validation losses, steps taken.
-    """
-    num_steps = num_epochs * len(train_loader)
-    peak_lr = optimizer.param_groups[0]["lr"]
-    train_losses, val_losses, track_steps = [], [], []
-
-    def set_learning_rate(step):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, num_steps, peak_lr)
-
-    set_learning_rate(0)
-    steps = training_steps(
-        model,
-        train_loader,
-        optimizer,
-        device,
-        num_epochs,
-        add_gradients=partial(add_gradients or add_answer_gradients, dtype=dtype),
-    )
-    for step, _ in enumerate(steps, 1):
-        if step % eval_freq == 0 or step == num_steps:
-            loaders, eval_iter = (train_loader, val_loader), len(val_loader)
-            with autocast(device, dtype):
-                losses = evaluate_model(model, *loaders, device, eval_iter)
-            train_losses.append(losses[0])
-            val_losses.append(losses[1])
-            track_steps.append(step)
-            tqdm.write(
-                f"Step {step:4}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
-            )
-        if step < num_steps:
-            set_learning_rate(step)
-    return train_losses, val_losses, track_steps
-
-
 @contextmanager
 def only_at_targets(model, target_batch):
     """In a `with` block the model's logits are (num_targets, vocab_size): no others.
@@ -96,8 +45,22 @@ def only_at_targets(model, target_batch):
         handle.remove()
 
 
+def calc_answer_loss(input_batch, target_batch, model, device):
+    """What `calc_loss_batch` does, with logits at targets only."""
+    inputs, targets = input_batch.to(device), target_batch.to(device)
+    with only_at_targets(model, targets):
+        logits = model(inputs)  # (num_targets, vocab_size)
+    return F.cross_entropy(logits, targets[targets != -100])
+
+
 def add_answer_gradients(
-    input_batch, target_batch, model, device, num_parts=1, dtype=torch.float32
+    input_batch,
+    target_batch,
+    model,
+    device,
+    num_parts=1,
+    dtype=torch.float32,
+    calc_loss=calc_answer_loss,
 ):
     """What `add_gradients` does, with logits at targets only, one part at a time.
 
@@ -108,11 +71,60 @@ def add_answer_gradients(
     for inputs, targets in zip(
         input_batch.chunk(num_parts), target_batch.chunk(num_parts)
     ):
-        inputs, targets = inputs.to(device), targets.to(device)
-        with only_at_targets(model, targets), autocast(device, dtype):
-            logits = model(inputs)  # (num_targets, vocab_size)
-            loss = F.cross_entropy(logits, targets[targets != -100], reduction="sum")
-        (loss / num_targets).backward()
+        share = count_targets(targets) / num_targets
+        if share == 0:
+            continue
+        with autocast(device, dtype):
+            loss = calc_loss(inputs, targets, model, device)
+        (share * loss).backward()
+
+
+def finetune(
+    model,
+    train_loader,
+    val_loader,
+    optimizer,
+    device,
+    num_epochs,
+    eval_freq,
+    dtype=torch.float32,
+    calc_loss=calc_answer_loss,
+    num_parts=1,
+):
+    """Train with a learning rate that rises and falls; evaluate every eval_freq steps.
+
+    Each evaluation takes the loss of all of val_loader, and of as many batches of
+    train_loader. dtype: what matrix products are computed in. calc_loss: the loss that
+    is lowered and reported; num_parts: into how many a batch is cut. Returns three
+    lists of one length: train losses, validation losses, steps taken.
+    """
+    num_steps = num_epochs * len(train_loader)
+    peak_lr = optimizer.param_groups[0]["lr"]
+    train_losses, val_losses, track_steps = [], [], []
+
+    def set_learning_rate(step):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, num_steps, peak_lr)
+
+    set_learning_rate(0)
+    add = partial(
+        add_answer_gradients, num_parts=num_parts, dtype=dtype, calc_loss=calc_loss
+    )
+    run = model, train_loader, optimizer, device, num_epochs
+    for step, _ in enumerate(training_steps(*run, add_gradients=add), 1):
+        if step % eval_freq == 0 or step == num_steps:
+            loaders, eval_iter = (train_loader, val_loader), len(val_loader)
+            with autocast(device, dtype):
+                losses = evaluate_model(model, *loaders, device, eval_iter, calc_loss)
+            train_losses.append(losses[0])
+            val_losses.append(losses[1])
+            track_steps.append(step)
+            tqdm.write(
+                f"Step {step:4}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
+            )
+        if step < num_steps:
+            set_learning_rate(step)
+    return train_losses, val_losses, track_steps
 
 
 class SharedStart:
@@ -137,8 +149,8 @@ def count_shared(input_batch, target_batch):
     return is_shared.all(dim=0).int().cumprod(dim=0).sum().item()
 
 
-def add_shared_gradients(input_batch, target_batch, model, device, dtype=torch.float32):
-    """What `add_answer_gradients` does, with the start that rows share computed once.
+def calc_shared_loss(input_batch, target_batch, model, device):
+    """What `calc_answer_loss` does, with the start that rows share computed once.
 
     The rows' gradients meet in that start. Without dropout.
     """
@@ -148,15 +160,14 @@ def add_shared_gradients(input_batch, target_batch, model, device, dtype=torch.f
     is_seen = positions[num_shared:, None] >= positions  # (num_rest, num_tokens)
     start, counts = SharedStart(), targets[:, num_shared:] != -100
     # by plain products: in bfloat16 a CPU is slow at fused attention's gradients
-    with autocast(device, dtype), sdpa_kernel(SDPBackend.MATH):
+    with sdpa_kernel(SDPBackend.MATH):
         if num_shared:
             shared = inputs[:1, :num_shared], positions[:num_shared]
             forward_cached(model, *shared, start)
         rest = inputs[:, num_shared:], positions[num_shared:]
         hidden = forward_cached(model, *rest, start, is_seen)
-        logits = model.out_head(hidden[counts])  # (num_targets, vocab_size)
-        loss = F.cross_entropy(logits, targets[:, num_shared:][counts])
-    loss.backward()
+    logits = model.out_head(hidden[counts])  # (num_targets, vocab_size)
+    return F.cross_entropy(logits, targets[:, num_shared:][counts])
 
 
 def checkpoint_blocks(model):

@@ -1,7 +1,6 @@
 """Savings of memory change what is kept, and nothing of the gradients."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
@@ -10,7 +9,8 @@ from torch import nn
 from ch05.training import add_gradients, calc_loss_loader
 from ch07.finetuning import (
     add_answer_gradients,
-    add_shared_gradients,
+    calc_answer_loss,
+    calc_shared_loss,
     checkpoint_blocks,
     count_shared,
     finetune,
@@ -105,7 +105,8 @@ def test_a_start_that_rows_share_changes_no_gradient(model, batch, dtype, num_sh
     assert count_shared(inputs, targets) == num_shared
     model.to(dtype)
     expected = gradients(model, batch)
-    assert_same(gradients(model, batch, add_shared_gradients), expected, CLOSE[dtype])
+    found = gradients(model, batch, add_answer_gradients, calc_loss=calc_shared_loss)
+    assert_same(found, expected, CLOSE[dtype])
 
 
 def test_a_shared_start_ends_before_the_first_target(batch):
@@ -124,8 +125,17 @@ def test_what_rows_share_is_computed_once(model, batch):
     seen = []
     count = lambda module, args: seen.append(args[0].shape[:2].numel())  # noqa: E731
     model.trf_blocks[0].ff.register_forward_pre_hook(count)
-    add_shared_gradients(inputs, targets, model, "cpu")
+    calc_shared_loss(inputs, targets, model, "cpu")
     assert seen == [5, 6 * (9 - 5)]
+
+
+@pytest.mark.parametrize("calc_loss", [calc_answer_loss, calc_shared_loss])
+def test_the_loss_of_answers_is_the_plain_loss(model, batch, calc_loss):
+    loader = [(batch[0][:4], batch[1][:4]), (batch[0][4:], batch[1][4:])]
+    with torch.no_grad():
+        expected = calc_loss_loader(loader, model, "cpu")
+        found = calc_loss_loader(loader, model, "cpu", calc_loss=calc_loss)
+    assert found == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradients_are_added_to_those_there(model, batch):
@@ -212,8 +222,8 @@ def test_finetune_stops_at_a_loss_that_is_not_finite(model, batch):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"add_gradients": partial(add_answer_gradients, num_parts=3)},
-        {"add_gradients": add_shared_gradients},
+        {"num_parts": 3},
+        {"calc_loss": calc_shared_loss},
         {"dtype": torch.bfloat16},
     ],
     ids=["parts", "shared", "bfloat16"],
