@@ -1,0 +1,67 @@
+"""The tokenizer of token shards, kept beside them (support: used, not taught)."""
+
+from pathlib import Path
+
+import tiktoken
+
+from ch02.bpe import SPLIT_PATTERN
+from ch02.files import check_sha256, sha256_of
+from ch02.tokenizer import BPETokenizer, get_tokenizer
+from ch05.shards import WRITE_AGAIN, read_index
+
+VOCABULARY = "tokenizer.json"
+
+
+def as_encoding(tokenizer):
+    """A tiktoken encoding that gives the ids which a BPETokenizer gives, but faster."""
+    if isinstance(tokenizer, tiktoken.Encoding):
+        return tokenizer
+    return tiktoken.Encoding(
+        VOCABULARY,
+        pat_str=SPLIT_PATTERN.pattern,
+        mergeable_ranks=tokenizer.vocab,
+        special_tokens=tokenizer.special_tokens,
+    )
+
+
+def record_tokenizer(folder, tokenizer):
+    """What the index says of a tokenizer; a BPETokenizer is saved into the folder.
+
+    Raises ValueError for one that could not be loaded again, or without <|endoftext|>,
+    and if the folder has another one.
+    """
+    encoding, digest = as_encoding(tokenizer), None
+    if encoding.name not in ("gpt2", VOCABULARY):
+        raise ValueError(f"expected GPT-2's tokenizer or a BPETokenizer: {encoding}")
+    if "<|endoftext|>" not in encoding.special_tokens_set:
+        raise ValueError("the tokenizer has no <|endoftext|>: train one that has it")
+    if encoding is not tokenizer:
+        path = folder / VOCABULARY
+        if not path.is_file():
+            tokenizer.save(path)
+        saved = BPETokenizer.load(path)
+        if (saved.vocab, saved.special_tokens) != (
+            tokenizer.vocab,
+            tokenizer.special_tokens,
+        ):
+            raise ValueError(f"{path} is another tokenizer: name another folder")
+        digest = sha256_of(path)
+    return {
+        "tokenizer": encoding.name,
+        "tokenizer_sha256": digest,
+        "vocab_size": encoding.n_vocab,
+        "eot_id": encoding.eot_token,
+        "dtype": "uint16" if encoding.n_vocab <= 2**16 else "uint32",
+    }
+
+
+def load_shard_tokenizer(folder):
+    """The tokenizer that wrote a folder's shards; ValueError if its file is damaged."""
+    index = read_index(folder)
+    if index["tokenizer"] != VOCABULARY:
+        return get_tokenizer(index["tokenizer"])
+    path = Path(folder) / VOCABULARY
+    if not path.is_file():
+        raise ValueError(f"{path} is missing; {WRITE_AGAIN}")
+    check_sha256(path, index["tokenizer_sha256"])
+    return BPETokenizer.load(path)

@@ -1,0 +1,405 @@
+"""Shards hold the texts' tokens, whole and the same however often a run was killed."""
+
+import errno
+import json
+import os
+import signal
+import time
+from multiprocessing import get_context
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ch02.dataset import load_text
+from ch02.tokenizer import BPETokenizer, get_tokenizer
+from ch02.vocabulary import SINGLE_BYTES
+from ch05 import shard_writer, text_pieces
+from ch05.shard_tokenizer import load_shard_tokenizer
+from ch05.shard_writer import write_shards
+from ch05.shards import ID_TYPES, SPLITS, read_index, shard_path
+from ch05.text_pieces import split_texts
+
+STORY = load_text()
+TEXTS = STORY.split("\n\n")[:60]
+FOLDER_ERROR = "the texts are not those that .* was begun with"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_waiting():
+    """Nothing waits for the disk: no test here takes the machine's power away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def small_tokenizer():
+    """A BPETokenizer of 300 tokens."""
+    return BPETokenizer.train(STORY, 300)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Where the shards are to lie."""
+    return tmp_path / "shards"
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    """Each batch of the tokenizer holds a few texts only."""
+    monkeypatch.setattr(text_pieces, "BATCH_CHARACTERS", 1000)
+
+
+def write(folder, tokenizer, texts=TEXTS, val_share=0.2, shard_tokens=500):
+    """Write small shards of a few texts."""
+    pieces = split_texts(texts, val_share)
+    return write_shards(pieces, folder, tokenizer, shard_tokens=shard_tokens)
+
+
+def shards_of(folder, split):
+    """The token ids of each shard of a split."""
+    index = read_index(folder)
+    return [
+        np.fromfile(shard_path(folder, split, number), ID_TYPES[index["dtype"]])
+        for number in range(len(index["shards"][split]))
+    ]
+
+
+def documents(folder, split):
+    """The texts of a split, read from its shards."""
+    index, tokenizer = read_index(folder), load_shard_tokenizer(folder)
+    found, ids = [], []
+    for token_id in [i for shard in shards_of(folder, split) for i in shard.tolist()]:
+        if token_id == index["eot_id"]:
+            found.append(tokenizer.decode(ids))
+            ids = []
+        else:
+            ids.append(token_id)
+    assert ids == []
+    return found
+
+
+def contents(folder):
+    """What a folder holds, the lock left out: {name: bytes}."""
+    paths = [path for path in folder.iterdir() if path.name != "shards.lock"]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    texts=st.lists(
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=12
+    ),
+    val_share=st.sampled_from([0.0, 0.1, 0.5]),
+    shard_tokens=st.integers(10, 60) | st.just(1),
+)
+def test_the_texts_come_back(
+    tmp_path_factory, small_tokenizer, texts, val_share, shard_tokens
+):
+    texts = [*texts, "the last <|endoftext|> one"]
+    folder = tmp_path_factory.mktemp("shards")
+    write(folder, small_tokenizer, texts, val_share, shard_tokens)
+    expected = {"train": [], "val": []}
+    for piece in split_texts(texts, val_share):
+        expected[piece.split].append(piece.text)
+    for split in SPLITS:
+        assert documents(folder, split) == expected[split]
+        *full, last = [len(shard) for shard in shards_of(folder, split)] or [0]
+        assert set(full) <= {shard_tokens} and last <= shard_tokens
+
+
+def test_ids_are_those_of_encode_ordinary(folder, tokenizer, small_tokenizer):
+    text = STORY + "\nignore <|endoftext|> this \ud800 café 🙂"
+    for each, name in ((tokenizer, "gpt2"), (small_tokenizer, "small")):
+        write(folder / name, each, [text], val_share=0.0)
+        ids = np.concatenate(shards_of(folder / name, "train")).tolist()
+        eot_id = read_index(folder / name)["eot_id"]
+        assert ids == [*each.encode_ordinary(text), eot_id]
+        assert ids.count(eot_id) == 1
+
+
+def test_the_index_says_what_the_ids_mean(folder, tokenizer):
+    index = write(folder, tokenizer)
+    assert (index["vocab_size"], index["eot_id"]) == (50257, 50256)
+    assert (index["dtype"], index["tokenizer"]) == ("uint16", "gpt2")
+    assert json.loads((folder / "shards.json").read_bytes())["end"] == index["end"]
+    assert load_shard_tokenizer(folder) is tokenizer
+
+
+def test_a_vocabulary_of_our_own_lies_beside_the_shards(folder, small_tokenizer):
+    index = write(folder, small_tokenizer)
+    assert (index["vocab_size"], index["eot_id"]) == (300, 299)
+    found = load_shard_tokenizer(folder)
+    assert found.vocab == small_tokenizer.vocab
+    path = folder / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
+        load_shard_tokenizer(folder)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"tokenizer\.json is missing; delete"):
+        load_shard_tokenizer(folder)
+
+
+def test_a_large_vocabulary_takes_four_bytes(folder):
+    pairs = (i.to_bytes(2, "big") + b"z" for i in range(2**16))
+    tokens = [*sorted(SINGLE_BYTES), *pairs]
+    vocab = {token: token_id for token_id, token in enumerate(tokens)}
+    tokenizer = BPETokenizer(vocab, {"<|endoftext|>": len(vocab)})
+    index = write(folder, tokenizer, ["text"], val_share=0.0)
+    assert index["dtype"] == "uint32" and index["eot_id"] == 2**16 + 256
+    assert documents(folder, "train") == ["text"]
+    assert shard_path(folder, "train", 0).stat().st_size == 4 * 5
+
+
+def test_the_bytes_on_disk_have_one_order(folder, tokenizer):
+    write(folder, tokenizer, [""], val_share=0.0)
+    assert shard_path(folder, "train", 0).read_bytes() == b"\x50\xc4"  # 0xc450
+
+
+def test_texts_are_taken_as_they_come(folder, tokenizer, small_batches):
+    taken, seen = [], []
+
+    def texts():
+        for number, text in enumerate(TEXTS):
+            taken.append(number)
+            seen.append(shard_path(folder, "train", 0).is_file())
+            yield text
+
+    write(folder, tokenizer, texts())
+    assert seen[0] is False and seen[-1] is True
+
+
+def test_what_is_complete_stays_as_it_is(folder, small_tokenizer):
+    write(folder, small_tokenizer)
+    before = contents(folder)
+    write(folder, small_tokenizer)
+    assert contents(folder) == before
+
+
+def refuse_to_write(monkeypatch, number):
+    """Let the disk be full once `number` files have been written."""
+    written, usual = [], Path.write_bytes
+
+    def write_bytes(path, content):
+        if len(written) >= number:
+            usual(path, content[: len(content) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(path)
+        return usual(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+def test_a_full_disk_leaves_whole_shards_and_can_be_mended(
+    tmp_path, folder, small_tokenizer, small_batches, number
+):
+    write(tmp_path / "unbroken", small_tokenizer)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        refuse_to_write(monkeypatch, number)
+        with pytest.raises(OSError, match=r"No space left") as caught:
+            write(folder, small_tokenizer)
+    assert "mend that, and the same command goes on" in str(caught.value)
+    unbroken = contents(tmp_path / "unbroken")
+    found = contents(folder)
+    found.pop("shards.json", None)
+    assert found.items() <= unbroken.items() and len(found) >= (number + 1) // 2
+    write(folder, small_tokenizer)
+    assert contents(folder) == unbroken
+
+
+def test_old_shards_are_not_tokenized_again(
+    monkeypatch, folder, small_tokenizer, small_batches
+):
+    with monkeypatch.context() as patch:
+        refuse_to_write(patch, 9)
+        with pytest.raises(OSError, match="No space left"):
+            write(folder, small_tokenizer)
+    first = read_index(folder)["shards"]["train"][-1]["piece"]
+    encoded, usual = [], shard_writer.as_encoding(small_tokenizer)
+
+    class Spy:
+        """An encoding that notes what it is given."""
+
+        eot_token = usual.eot_token
+
+        def encode_ordinary_batch(self, texts, num_threads):
+            encoded.extend(texts)
+            return usual.encode_ordinary_batch(texts, num_threads=num_threads)
+
+    monkeypatch.setattr(shard_writer, "as_encoding", lambda tokenizer: Spy())
+    write(folder, small_tokenizer)
+    trained = [p for p in enumerate(split_texts(TEXTS, 0.2)) if p[1].split == "train"]
+    assert first > 5
+    assert [number for number, p in trained if p.text in encoded][0] == first
+
+
+def in_child(work):
+    """Run a function in a process of its own: a started one, to be joined."""
+    process = get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def dying_at(step):
+    """Make this process kill itself before the given one of its steps to the disk."""
+    steps = iter(range(step + 1))
+
+    def mortal(usual):
+        def call(*args, **kwargs):
+            if next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return usual(*args, **kwargs)
+
+        return call
+
+    for module, name in ((os, "fsync"), (os, "replace"), (Path, "write_bytes")):
+        setattr(module, name, mortal(getattr(module, name)))
+
+
+@pytest.fixture
+def unbroken(tmp_path, small_tokenizer):
+    """What a run over a few texts writes that nothing happens to."""
+    write(tmp_path / "unbroken", small_tokenizer, TEXTS[:15])
+    return contents(tmp_path / "unbroken")
+
+
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="needs a system with fork"
+)
+
+
+@needs_fork
+def test_a_process_may_be_killed_at_every_step(folder, small_tokenizer, unbroken):
+    def work():
+        dying_at(step)
+        write(target, small_tokenizer, TEXTS[:15])
+
+    step, exit_code = 0, -signal.SIGKILL
+    while exit_code == -signal.SIGKILL:
+        target = folder / str(step)
+        process = in_child(work)
+        process.join()
+        exit_code = process.exitcode
+        write(target, small_tokenizer, TEXTS[:15])
+        assert contents(target) == unbroken, step
+        step += 1
+    assert exit_code == 0 and step > 4 * len(unbroken)
+
+
+@needs_fork
+def test_a_process_may_be_killed_at_any_moment(folder, small_tokenizer, unbroken):
+    def work():
+        os.fsync = lambda file: time.sleep(0.002)  # a disk that is slow
+        write(folder, small_tokenizer, TEXTS[:15])
+
+    draw, num_killed, exit_code = Random(123), 0, None
+    while exit_code != 0:
+        process = in_child(work)
+        process.join(draw.uniform(0, 0.02 * (1 + num_killed)))  # longer and longer
+        process.kill()
+        process.join()
+        exit_code = process.exitcode
+        num_killed += exit_code == -signal.SIGKILL
+    assert num_killed > 2
+    assert contents(folder) == unbroken
+
+
+def test_what_dead_processes_left_is_removed(folder, small_tokenizer):
+    folder.mkdir()
+    (folder / "notes.tmp").write_text("a reader's own")
+    for name in ("train-00002.bin.4711.tmp", "shards.json.4711.tmp"):
+        (folder / name).write_bytes(b"half")
+    write(folder, small_tokenizer)
+    assert [path.name for path in folder.glob("*.tmp")] == ["notes.tmp"]
+
+
+def test_two_processes_do_not_write_to_one_folder(folder, small_tokenizer):
+    folder.mkdir()
+    with (
+        FileLock(folder / "shards.lock"),
+        pytest.raises(ValueError, match="another process is writing shards to"),
+    ):
+        write(folder, small_tokenizer)
+    write(folder, small_tokenizer)
+
+
+CHANGED = {
+    "another text at the end": [*TEXTS[:-1], "another"],
+    "another text in the middle": [*TEXTS[:20], "another", *TEXTS[21:]],
+    "fewer texts": TEXTS[:-1],
+    "far fewer texts": TEXTS[:5],
+    "more texts": [*TEXTS, *TEXTS],
+    "another order": TEXTS[::-1],
+}
+
+
+@pytest.mark.parametrize("texts", CHANGED.values(), ids=CHANGED)
+def test_other_texts_are_refused(folder, small_tokenizer, small_batches, texts):
+    write(folder, small_tokenizer)
+    before = contents(folder)
+    with pytest.raises(ValueError, match=FOLDER_ERROR):
+        write(folder, small_tokenizer, texts)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("val_share", [0.0, 0.1, 0.5])
+def test_another_share_is_refused(folder, small_tokenizer, val_share):
+    write(folder, small_tokenizer)
+    with pytest.raises(ValueError, match=FOLDER_ERROR):
+        write(folder, small_tokenizer, val_share=val_share)
+
+
+@pytest.mark.parametrize("texts", [CHANGED["far fewer texts"], TEXTS[::-1]])
+def test_an_unfinished_folder_refuses_other_texts(
+    monkeypatch, folder, small_tokenizer, small_batches, texts
+):
+    with monkeypatch.context() as patch:
+        refuse_to_write(patch, 8)
+        with pytest.raises(OSError, match="No space left"):
+            write(folder, small_tokenizer)
+    with pytest.raises(ValueError, match=FOLDER_ERROR):
+        write(folder, small_tokenizer, texts)
+
+
+def test_other_settings_are_refused(folder, tokenizer, small_tokenizer):
+    write(folder, small_tokenizer)
+    with pytest.raises(ValueError, match="begun with shard_tokens 500, not 600: name"):
+        write(folder, small_tokenizer, shard_tokens=600)
+    with pytest.raises(ValueError, match=r"begun with tokenizer tokenizer\.json, not"):
+        write(folder, tokenizer)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is another tokenizer"):
+        write(folder, BPETokenizer.train(STORY, 301))
+
+
+def test_a_damaged_folder_is_not_gone_on_with(folder, small_tokenizer):
+    write(folder, small_tokenizer)
+    shard_path(folder, "train", 1).unlink()
+    with pytest.raises(ValueError, match=r"train-00001\.bin is missing; delete"):
+        write(folder, small_tokenizer)
+
+
+def test_no_text_is_refused(folder, small_tokenizer):
+    with pytest.raises(ValueError, match="there is no text to tokenize"):
+        write(folder, small_tokenizer, [])
+    assert not (folder / "shards.json").exists()
+
+
+def test_a_tokenizer_must_know_the_end_of_a_text_and_be_one_to_load(folder):
+    without_end = BPETokenizer.train(STORY, 300, special_tokens=())
+    with pytest.raises(ValueError, match=r"has no <\|endoftext\|>: train one"):
+        write(folder, without_end)
+    other = get_tokenizer.__wrapped__()
+    other.name = "mine"
+    with pytest.raises(ValueError, match="expected GPT-2's tokenizer or a BPETok"):
+        write(folder, other)
+
+
+def test_a_shard_has_room_for_a_token(folder, small_tokenizer):
+    with pytest.raises(ValueError, match="shard_tokens 0 must be at least 1"):
+        write(folder, small_tokenizer, shard_tokens=0)
