@@ -30,6 +30,7 @@ from benchmarks.classifying import MEDIUM, as_the_books
 from ch02.tokenizer import get_tokenizer
 from ch05.checkpoint import build_model
 from ch05.device import fast_dtype, fast_math
+from ch05.preflight import count_bytes
 from ch05.pretrained import load_pretrained
 from ch05.training import add_gradients, calc_loss_loader, evaluating
 from ch07.assistant import (
@@ -41,7 +42,7 @@ from ch07.assistant import (
 from ch07.finetuning import add_answer_gradients, calc_shared_loss, finetune
 from ch07.instructions import InstructionDataset, create_instruction_loader
 from ch07.lora import adapter_parameters
-from ch07.preflight import PLANS, forecast
+from ch07.plans import PLANS
 
 NAME = "smollm2-135M"
 BOOK_BATCH_SIZE = 8  # the book's in chapter 7; memory is measured at it for both ways
@@ -165,8 +166,9 @@ def compare_memory(parts):
         found = subprocess.run(command, check=True, capture_output=True, text=True)
         said = found.stdout.strip()
         if not run.startswith("book"):
-            sizes = MEDIUM, PLANS[int(run)], *inputs.shape, num_targets
-            needed = sum(forecast(*sizes, torch.bfloat16).values()) / 1e9
+            sizes = MEDIUM, *inputs.shape, num_targets, torch.bfloat16
+            work = PLANS[int(run)].workload(*sizes)
+            needed = sum(count_bytes(work).values()) / 1e9
             said += f" (forecast {needed:.2f} GB above the interpreter's)"
         print(f"  {title:45} {said}", flush=True)
 

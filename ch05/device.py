@@ -1,20 +1,26 @@
 """Where to compute, and how to make it fast (a support module: used, not taught)."""
 
 import ctypes
+import json
 import os
 import platform
+import statistics
+import time
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 
-from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch02.files import write_atomically
+from ch04.gpt import GPT_CONFIG_124M
+from ch05.self_test import draw, find_faults, find_unchecked_ids, seeding
 
-TINY_CONFIG = GPT_CONFIG_124M | {
-    "vocab_size": 97,
-    "context_length": 16,
-    "emb_dim": 32,
-    "n_heads": 4,
-    "n_layers": 2,
-}
+CHOICE = Path(__file__).parent / "checkpoints/device.json"
+# what a step is measured with: GPT-2's width, few blocks and a small vocabulary
+STEP_CONFIG = GPT_CONFIG_124M | {"vocab_size": 4096, "n_layers": 2}
+NUM_TIMED = 5  # steps, or as many of them as begin within two seconds
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 ONEDNN_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read at oneDNN's first product
 
@@ -28,31 +34,98 @@ def available_devices():
     return [name for name, is_there in found.items() if is_there] + ["cpu"]
 
 
-def agrees_with_cpu(device):
-    """True if a tiny GPT gives the CPU's logits on the device, within 0.001."""
-    with torch.random.fork_rng():
-        torch.manual_seed(123)
-        model = GPTModel(TINY_CONFIG).eval()
-        token_ids = torch.randint(TINY_CONFIG["vocab_size"], (9, 16))
-    with torch.no_grad():
-        expected = model(token_ids)
-        logits = model.to(device)(token_ids.to(device)).cpu()
-    return torch.allclose(logits, expected, atol=1e-3)
-
-
 def pick_device():
-    """LLMS_DEVICE if it is set, else the first device that agrees with the CPU."""
+    """LLMS_DEVICE if it is set, else the fastest device here that computes rightly.
+
+    Where there is more than the CPU, each device is tested and a step of training is
+    measured, once: the choice is kept on disk until PyTorch or the machine changes.
+    """
     available = available_devices()
     wanted = os.environ.get("LLMS_DEVICE")
     if wanted and wanted not in available:
         raise ValueError(f"LLMS_DEVICE is {wanted!r}, but this machine has {available}")
-    if wanted:
-        return torch.device(wanted)
-    for name in available[:-1]:
-        if agrees_with_cpu(name):
-            return torch.device(name)
-        print(f"{name} is here but computes other logits than the CPU: not used")
-    return torch.device("cpu")
+    return torch.device(wanted or fastest_device(tuple(available)))
+
+
+@cache
+def fastest_device(names):
+    """The name of the device that trains fastest, of those that pass the self-test.
+
+    The last of the names is the CPU's, which the others are compared with. Prints what
+    was found; says nothing if the choice is on disk.
+    """
+    if kept := read_choice(names):
+        return kept
+    sound = [name for name in names[:-1] if passes(name)] + [names[-1]]
+    if len(sound) == 1:
+        return sound[0]
+    seconds = {name: seconds_per_step(name) for name in sound}
+    choice = min(sound, key=seconds.get)
+    each = ", ".join(f"{name} {seconds[name]:.3f}" for name in sound)
+    print(f"seconds for a step of training: {each}. {choice} is used")
+    if choice != names[-1] and (caution := find_unchecked_ids(choice)):
+        print(caution)
+    keep_choice(names, choice)
+    return choice
+
+
+def passes(name):
+    """True if a device passes the self-test; prints what is wrong with it."""
+    faults = find_faults(name, fast_dtype(name))
+    for fault in faults:
+        print(f"{fault}. {name} is not used")
+    return not faults
+
+
+def seconds_per_step(device):
+    """Seconds of a small GPT's step of training, 2 texts of 256 tokens, made fast."""
+    device, seconds = torch.device(device), []
+    with seeding(device):
+        fast_math(device)
+        model, ids = draw(STEP_CONFIG, 2, 257)
+        model, ids = model.to(device).train(), ids.to(device)
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        take_step(model, optimizer, ids)  # the first one is slower
+        while len(seconds) < NUM_TIMED and sum(seconds) < 2:
+            start = time.perf_counter()
+            take_step(model, optimizer, ids)
+            seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def take_step(model, optimizer, ids):
+    """Train on ids, (b, num_tokens + 1), and wait until the device is done."""
+    optimizer.zero_grad()
+    with fast_autocast(ids.device):
+        logits = model(ids[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+    loss.backward()
+    optimizer.step()
+    torch.get_device_module(ids.device).synchronize()
+
+
+def machine_key(names):
+    """What the choice of a device depends on, as texts."""
+    cards = [torch.cuda.get_device_name()] if "cuda" in names else []
+    threads = f"{torch.get_num_threads()} threads"
+    system = platform.node(), platform.platform(), str(torch.__version__)
+    return [*system, threads, *names, *cards]
+
+
+def read_choice(names):
+    """The device chosen before, here and by this PyTorch; None if there is none."""
+    with suppress(OSError, ValueError, TypeError, LookupError):  # gone, or damaged
+        kept = json.loads(CHOICE.read_text(encoding="utf-8"))
+        if kept[:-1] == machine_key(names) and kept[-1] in names:
+            return kept[-1]
+    return None
+
+
+def keep_choice(names, choice):
+    """Write a choice down, for the next notebook; do without if it cannot be done."""
+    with suppress(OSError):
+        content = json.dumps([*machine_key(names), choice], indent=1)
+        write_atomically(CHOICE, content.encode())
 
 
 def fast_math(device):

@@ -13,7 +13,9 @@ from ch05.checkpoint import is_tied, load_parameters, read_metadata, save_weight
 from ch05.decoding import check_prompts, generate
 from ch05.device import autocast, fast_dtype, fast_math, pick_device
 from ch05.kv_cache import forward_cached
+from ch05.long_run import learning_rate_at, set_learning_rate
 from ch05.openai_weights import MODEL_CONFIGS, assign
+from ch05.preflight import kept_bytes
 from ch05.pretrained import load_pretrained
 from ch05.training import (
     add_gradients,
@@ -52,6 +54,8 @@ __all__ = [
     "get_tokenizer",
     "group_split",
     "is_tied",
+    "kept_bytes",
+    "learning_rate_at",
     "load_parameters",
     "load_pretrained",
     "near_duplicate_groups",
@@ -59,6 +63,7 @@ __all__ = [
     "pick_device",
     "read_metadata",
     "save_weights",
+    "set_learning_rate",
     "training_steps",
     "words_of",
 ]

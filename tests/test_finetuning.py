@@ -1,11 +1,11 @@
 """Savings of memory change what is kept, and nothing of the gradients."""
 
-import math
-
 import pytest
 import torch
 from torch import nn
 
+from ch05.long_run import learning_rate_at
+from ch05.preflight import kept_bytes
 from ch05.training import add_gradients, calc_loss_loader
 from ch07.finetuning import (
     add_answer_gradients,
@@ -15,11 +15,9 @@ from ch07.finetuning import (
     count_shared,
     finetune,
     halve_frozen,
-    learning_rate_at,
     only_at_targets,
 )
 from ch07.lora import adapter_parameters, replace_linear_with_lora
-from ch07.preflight import kept_bytes
 from tests.test_kv_cache import MODELS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,21 +63,6 @@ def assert_same(found, expected, tolerance):
     for ours, theirs in zip(found, expected):
         scale = max(theirs.abs().max(), least)
         assert (ours - theirs).abs().max() <= tolerance * scale
-
-
-def test_learning_rate_rises_and_falls():
-    rates = [learning_rate_at(step, 100, 2.0) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
-    assert rates[10] == 2.0
-    assert rates[55] == pytest.approx(1.0)
-    assert rates[99] == pytest.approx(1 + math.cos(math.pi * 89 / 90))
-    assert sorted(rates[10:], reverse=True) == rates[10:]
-
-
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 9])
-def test_short_runs_have_a_learning_rate_at_every_step(num_steps):
-    for step in range(num_steps):
-        assert 0 < learning_rate_at(step, num_steps, 1e-3) <= 1e-3
 
 
 @pytest.mark.parametrize("dtype", CLOSE)

@@ -1,5 +1,6 @@
-"""The forecast counts what is there, and says what fits."""
+"""The forecast counts what is there, measures the parts, and says what fits."""
 
+import itertools
 from types import SimpleNamespace
 
 import psutil
@@ -8,30 +9,33 @@ import torch
 from torch import nn
 
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch05 import preflight, step_timer
 from ch05.llama import SMOLLM2_CONFIG_135M, LlamaModel
 from ch05.openai_weights import MODEL_CONFIGS
-from ch07.finetuning import checkpoint_blocks
-from ch07.preflight import (
-    PLANS,
-    Plan,
+from ch05.preflight import (
+    LIBRARIES,
+    Forecast,
+    Workload,
     activation_bytes,
-    forecast,
+    count_bytes,
+    forecast_training,
+    free_bytes,
     kept_bytes,
-    preflight,
+    lighter,
+    propose,
     size_in_bytes,
 )
+from ch07.finetuning import checkpoint_blocks
 from tests.conftest import TINY
 from tests.test_kv_cache import LLAMA
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 F32, BF16 = torch.float32, torch.bfloat16
 # vocab_size, emb_dim and hidden_dim differ, so that no two matrices have one size
-GPT_CFG = TINY | {"qkv_bias": True, "drop_rate": 0.0}
-LLAMA_CFG = LLAMA | {"rope_base": 100.0}
-ARCHITECTURES = {"GPT": (GPTModel, GPT_CFG), "Llama": (LlamaModel, LLAMA_CFG)}
-FULL, FULL_CHECKPOINTED, LORA, LORA_CHECKPOINTED, LORA_HALVED = PLANS
-MEDIUM = GPT_CONFIG_124M | {"qkv_bias": True, "drop_rate": 0.0}
-MEDIUM |= MODEL_CONFIGS["gpt2-medium (355M)"]
+ARCHITECTURES = {
+    "GPT": (GPTModel, TINY | {"qkv_bias": True, "drop_rate": 0.0}),
+    "Llama": (LlamaModel, LLAMA | {"rope_base": 100.0}),
+}
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -40,17 +44,15 @@ def architecture(request):
     return ARCHITECTURES[request.param]
 
 
-def tied(architecture):
-    """The tiny model, its output layer the token embedding."""
-    build, cfg = architecture
-    model = build(cfg)
-    model.out_head.weight = model.tok_emb.weight
-    return model
+@pytest.fixture
+def work():
+    """A step of a tiny GPT's training: 6 texts of 10 tokens."""
+    return Workload(ARCHITECTURES["GPT"][1], 6, 10, F32)
 
 
-def numbers(model):
-    """How many numbers the parameters of a model are, each counted once."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def numbers(parameters):
+    """How many numbers these parameters are, each counted once."""
+    return sum(parameter.numel() for parameter in parameters)
 
 
 def test_size_in_bytes_by_hand():
@@ -148,54 +150,74 @@ def test_one_block_stands_for_all(architecture):
     """A block's output is the next one's input, which one block counts as its own."""
     build, cfg = architecture
     cfg = cfg | {"n_layers": 5}
-    found = activation_bytes(cfg, FULL, 3, 10, F32)
+    found = activation_bytes(Workload(cfg, 3, 10, F32))
     assert found == pytest.approx(measured(build(cfg), cfg, 3, 10), rel=0.1)
-    assert found == 5 * activation_bytes(cfg | {"n_layers": 1}, FULL, 3, 10, F32)
+    assert found == 5 * activation_bytes(Workload(cfg | {"n_layers": 1}, 3, 10, F32))
+
+
+def test_dropout_is_counted(work):
+    """Its masks are kept, and attention with it keeps all its weights."""
+    dropping = Workload(work.cfg | {"drop_rate": 0.1}, 6, 10, F32)
+    assert activation_bytes(dropping) > activation_bytes(work)
 
 
 def test_checkpointed_blocks_keep_their_inputs_and_one_block_more(architecture):
     _, cfg = architecture
     cfg = cfg | {"n_layers": 5}
-    one = activation_bytes(cfg | {"n_layers": 1}, FULL, 3, 10, F32)
-    found = activation_bytes(cfg, FULL_CHECKPOINTED, 3, 10, F32)
+    one = activation_bytes(Workload(cfg | {"n_layers": 1}, 3, 10, F32))
+    found = activation_bytes(Workload(cfg, 3, 10, F32, is_checkpointed=True))
     assert found == one + 5 * 3 * 10 * cfg["emb_dim"] * 4
 
 
-@pytest.mark.parametrize("plan", [FULL, FULL_CHECKPOINTED], ids=lambda p: p.title)
-def test_forecast_of_training_all_parameters(architecture, plan):
-    size = 4 * numbers(tied(architecture))
-    found = forecast(architecture[1], plan, 3, 10, num_targets=7, dtype=F32)
-    assert found["weights"] == found["gradients"] == size
-    assert found["AdamW"] == 2 * size
-    assert found["logits"] == 3 * 7 * 101 * 4
-    assert found["blocks"] == activation_bytes(architecture[1], plan, 3, 10, F32)
-
-
-def lora_numbers(model, rank):
-    """rank * (in + out) for every linear layer."""
-    layers = [m for m in model.modules() if isinstance(m, nn.Linear)]
-    return sum(rank * (m.in_features + m.out_features) for m in layers)
-
-
-@pytest.mark.parametrize("rank", [1, 5])
 @pytest.mark.parametrize("is_checkpointed", [False, True])
-def test_forecast_of_lora(architecture, rank, is_checkpointed):
-    model = tied(architecture)
-    learning = 4 * lora_numbers(model, rank)
-    plan = Plan("LoRA", rank, is_checkpointed)
-    found = forecast(architecture[1], plan, 3, 10, num_targets=7, dtype=F32)
-    assert found["weights"] == 4 * numbers(model) + learning
-    assert (found["gradients"], found["AdamW"]) == (learning, 2 * learning)
+def test_bytes_of_training_all_parameters(architecture, is_checkpointed):
+    build, cfg = architecture
+    work = Workload(cfg, 3, 10, F32, is_checkpointed=is_checkpointed)
+    size = 4 * numbers(build(cfg).parameters())
+    assert count_bytes(work) == {
+        "weights": size,
+        "gradients": size,
+        "AdamW": 2 * size,
+        "blocks": activation_bytes(work),
+        "logits": 4 * 3 * 10 * 101 * 4,
+        "libraries": LIBRARIES,
+    }
 
 
-def test_forecast_of_a_halved_base(architecture):
-    model = tied(architecture)
-    learning = 4 * lora_numbers(model, LORA_HALVED.rank)
-    found = forecast(architecture[1], LORA_HALVED, 3, 10, num_targets=7, dtype=BF16)
-    assert found["weights"] == 2 * numbers(model) + learning
-    assert (found["gradients"], found["AdamW"]) == (learning, 2 * learning)
+def test_a_tied_output_layer_is_counted_once(work):
+    model = GPTModel(work.cfg)
+    model.out_head.weight = model.tok_emb.weight
+    tied = count_bytes(Workload(work.cfg, 6, 10, F32, is_tied=True))
+    assert tied["weights"] == 4 * numbers(model.parameters())
+    assert count_bytes(work)["weights"] == tied["weights"] + 4 * 101 * 16
 
 
+def test_parts_take_less_for_blocks_and_logits(work):
+    """But each part's largest gradient stands beside those that are there already."""
+    whole, parts = (
+        count_bytes(Workload(work.cfg, 6, 10, F32, num_parts=n)) for n in (1, 3)
+    )
+    assert 3 * parts["logits"] == whole["logits"]
+    assert parts["blocks"] < 0.4 * whole["blocks"]
+    assert parts["gradients"] == whole["gradients"] + 4 * 101 * 16
+
+
+def test_logits_are_counted_at_targets(work):
+    few = Workload(work.cfg, 6, 10, F32, num_targets=7)
+    assert count_bytes(few)["logits"] == 4 * 7 * 101 * 4
+    halves = Workload(work.cfg, 6, 10, F32, num_targets=7, num_parts=2)
+    assert count_bytes(halves)["logits"] == 4 * 4 * 101 * 4
+
+
+def test_bfloat16_needs_a_copy_of_the_output_layer(work):
+    in_bf16 = count_bytes(Workload(work.cfg, 6, 10, BF16))
+    assert in_bf16["logits"] == count_bytes(work)["logits"] + 2 * 101 * 16
+    halved = Workload(work.cfg, 6, 10, BF16, prepare=lambda model: model.to(BF16))
+    assert count_bytes(halved)["logits"] == count_bytes(work)["logits"]
+
+
+MEDIUM = GPT_CONFIG_124M | {"qkv_bias": True, "drop_rate": 0.0}
+MEDIUM |= MODEL_CONFIGS["gpt2-medium (355M)"]
 LARGE = {
     "GPT-2 355M": (MEDIUM, 354_823_168),
     "SmolLM2": (SMOLLM2_CONFIG_135M, 134_515_008),
@@ -204,78 +226,153 @@ LARGE = {
 
 @pytest.mark.parametrize("name", LARGE)
 def test_real_models_have_their_published_sizes(name):
-    """And no number of theirs is made: 355M are forecast in no time and no memory."""
+    """And no number of theirs is made: 355M are counted in no time and no memory."""
     cfg, num_parameters = LARGE[name]
     before = psutil.Process().memory_info().rss
-    found = forecast(cfg, FULL_CHECKPOINTED, 1, 8, num_targets=5, dtype=BF16)
-    assert found["weights"] == 4 * num_parameters
+    work = Workload(cfg, 1, 8, BF16, is_checkpointed=True, is_tied=True)
+    assert count_bytes(work)["weights"] == 4 * num_parameters
     assert psutil.Process().memory_info().rss - before < 0.5 * 4 * num_parameters
 
 
-def test_lora_of_355m_by_formula():
-    """24 blocks of four square layers and two of a fourfold width; the output layer."""
-    found = forecast(MEDIUM, LORA_CHECKPOINTED, 1, 8, num_targets=5, dtype=F32)
-    blocks = 24 * 16 * (4 * 2 * 1024 + 2 * 5 * 1024)
-    assert found["gradients"] == 4 * (blocks + 16 * (1024 + 50257))
+def pretend_times(monkeypatch, *seconds):
+    """Let what is measured take so long, one after another, instead of being run.
+
+    They are a block's training, AdamW and evaluation, then those of the rest.
+    """
+    times = iter(seconds)
+
+    def timed(run, device):
+        run()
+        return next(times)
+
+    monkeypatch.setattr(step_timer, "timed", timed)
 
 
-def test_each_plan_takes_less_than_the_one_before(architecture):
+def test_seconds_are_those_of_all_blocks_and_the_rest(work, monkeypatch):
+    """Two blocks; each part goes through the model, and AdamW comes once."""
+    pretend_times(monkeypatch, 1, 10, 100, 1000, 10_000, 100_000)
+    found = forecast_training(work)
+    assert found.seconds == 2 * (1 + 10) + 1000 + 10_000
+    assert found.eval_seconds == 2 * 100 + 100_000
+
+
+def test_seconds_of_a_batch_in_parts(work, monkeypatch):
+    pretend_times(monkeypatch, 1, 10, 100, 1000, 10_000, 100_000)
+    found = forecast_training(Workload(work.cfg, 6, 10, F32, num_parts=3))
+    assert found.seconds == 2 * (3 * 1 + 10) + 3 * 1000 + 10_000
+    assert found.eval_seconds == 3 * (2 * 100 + 100_000)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """A list that notes of each pass through a block its shape, and if it learns."""
+    notes, usual = [], preflight.build_model
+
+    def build_model(cfg):
+        model = usual(cfg)
+
+        def note(block, inputs):
+            notes.append((tuple(inputs[0].shape), torch.is_grad_enabled()))
+
+        model.trf_blocks[0].register_forward_pre_hook(note)
+        return model
+
+    monkeypatch.setattr(preflight, "build_model", build_model)
+    return notes
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_what_is_timed_is_the_real_work(work, monkeypatch, passes, is_checkpointed):
+    """Checkpointed, a block computes twice on the way there and back."""
+    pretend_times(monkeypatch, *range(6))
+    work = Workload(work.cfg, 6, 10, F32, num_parts=2, is_checkpointed=is_checkpointed)
+    step_timer.measure_seconds(work)
+    shape = (3, 10, work.cfg["emb_dim"])
+    assert passes == [(shape, True)] * (1 + is_checkpointed) + [(shape, False)]
+
+
+def test_a_time_is_the_median_of_all_but_the_first_run(monkeypatch):
+    moments = itertools.accumulate([0, 90, 0, 3, 0, 50, 0, 4])  # begin, end, begin, ...
+    monkeypatch.setattr(step_timer.time, "perf_counter", lambda: next(moments))
+    runs = []
+    assert step_timer.timed(lambda: runs.append(1), "cpu") == 4
+    assert len(runs) == 4
+
+
+def test_frozen_embeddings_ask_for_gradients_as_blocks_do(work):
+    def freeze(model):
+        model.requires_grad_(False)
+        model.final_norm.requires_grad_(True)
+        model.trf_blocks[0].norm1.requires_grad_(True)
+
+    frozen = Workload(work.cfg, 6, 10, F32, prepare=freeze)
+    assert forecast_training(frozen).seconds > 0
+
+
+def test_a_real_forecast_is_positive(architecture, device):
     _, cfg = architecture
-    cfg = cfg | {"n_layers": 6, "emb_dim": 48 * 4, "context_length": 64}
-    cfg |= {"hidden_dim": 512} if "hidden_dim" in cfg else {}
-    totals = [sum(forecast(cfg, p, 2, 32, 20, BF16).values()) for p in PLANS]
-    assert totals == sorted(totals, reverse=True)
-    assert len({*totals}) == len(PLANS)
+    found = forecast_training(Workload(cfg, 2, 8, F32, device))
+    assert found.seconds > 0 and found.eval_seconds > 0
 
 
-def pretend(monkeypatch, process, free):
-    """Let this process hold, and this machine have free, so many bytes."""
-    memory = SimpleNamespace(rss=process)
-    fake = SimpleNamespace(memory_info=lambda: memory)
-    monkeypatch.setattr(psutil, "Process", lambda: fake)
+def test_a_forecast_leaves_random_numbers_alone(work):
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    forecast_training(work)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_minutes_by_hand():
+    forecast = Forecast({}, seconds=3.0, eval_seconds=1.0)
+    assert forecast.minutes(num_steps=100) == 5.0
+    assert forecast.minutes(num_steps=100, num_eval_batches=60) == 6.0
+
+
+def pretend_free(monkeypatch, free):
+    """Let this machine have so many bytes free."""
     available = SimpleNamespace(available=free)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: available)
 
 
-COLUMNS = ["weights", "gradients", "AdamW", "blocks", "logits", "in all", "fits"]
+def test_free_bytes_are_the_systems(monkeypatch):
+    pretend_free(monkeypatch, 17)
+    assert free_bytes() == free_bytes("mps") == 17
 
 
-def test_the_table_has_a_row_a_plan_and_adds_up(architecture, monkeypatch):
-    pretend(monkeypatch, process=2 * 10**9, free=10**12)
-    _, cfg = architecture
-    table = preflight(cfg, 3, 10, 7, BF16)
-    assert list(table.columns) == COLUMNS
-    assert list(table.index) == [plan.title for plan in PLANS]
-    for plan in PLANS:
-        parts = forecast(cfg, plan, 3, 10, 7, BF16)
-        row = table.loc[plan.title]
-        assert {name: row[name] * 1e9 for name in parts} == pytest.approx(parts)
-        assert row["in all"] == pytest.approx(2 + sum(parts.values()) / 1e9)
+def test_lighter_ways_cut_batches_first_and_checkpoint_last(work):
+    ways = [(way.num_parts, way.is_checkpointed) for way in lighter(work)]
+    parts = [1, 2, 3, 6]
+    assert ways == [(n, False) for n in parts] + [(n, True) for n in parts]
 
 
-def test_what_fits_is_what_takes_less_than_is_free(monkeypatch):
-    """With room for the last three plans alone, as on a small computer."""
-    totals = [sum(forecast(MEDIUM, p, 1, 16, 9, BF16).values()) for p in PLANS]
-    assert totals[1] > 2 * totals[2]
-    pretend(monkeypatch, process=10**12, free=(totals[1] + totals[2]) // 2)
-    table = preflight(MEDIUM, 1, 16, 9, BF16)
-    assert table["fits"].tolist() == [False, False, True, True, True]
+def test_lighter_ways_go_on_from_where_a_run_is(work):
+    begun = Workload(work.cfg, 6, 10, F32, num_parts=3, is_checkpointed=True)
+    ways = [(way.num_parts, way.is_checkpointed) for way in lighter(begun)]
+    assert ways == [(3, True), (6, True)]
 
 
-@pytest.mark.parametrize(("free", "fits"), [(0, False), (10**15, True)])
-def test_nothing_fits_into_nothing_and_all_into_plenty(monkeypatch, free, fits):
-    pretend(monkeypatch, process=0, free=free)
-    assert preflight(GPT_CFG, 3, 10, 7, BF16)["fits"].tolist() == [fits] * len(PLANS)
+def large_work(**settings):
+    """A step whose blocks and logits take much."""
+    cfg = TINY | {"n_layers": 6, "context_length": 64, "vocab_size": 1001}
+    return Workload(cfg, 64, 64, F32, **settings)
 
 
-def test_this_machine_is_asked():
-    """The process and the memory are the real ones: the sums are above them."""
-    table = preflight(GPT_CFG, 3, 10, 7, BF16)
-    held = psutil.Process().memory_info().rss / 1e9
-    assert (table["in all"] > 0.5 * held).all()
-    assert table["fits"].all()  # 16 numbers wide
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "with num_parts 1 it takes"),
+        ({"num_parts": 4}, "with num_parts 4 it takes"),
+        ({"num_parts": 64, "is_checkpointed": True}, "num_parts 64 and blocks checkp"),
+    ],
+)
+def test_the_first_way_that_fits_is_proposed(monkeypatch, settings, words):
+    needed = sum(count_bytes(large_work(**settings)).values())
+    pretend_free(monkeypatch, needed + 1)
+    assert words in propose(large_work())
 
 
-def test_the_default_dtype_makes_a_table(architecture):
-    """float32, which machines without bfloat16 compute in."""
-    assert len(preflight(architecture[1], 3, 10, 7)) == len(PLANS)
+def test_where_nothing_fits_the_sentence_says_so(monkeypatch):
+    pretend_free(monkeypatch, 10)
+    sentence = propose(large_work())
+    assert sentence.startswith("one text at a time takes 0.1 GB, and 0.0 GB are free")

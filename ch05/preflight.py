@@ -1,0 +1,188 @@
+"""What a training run will need, before it begins (support: used, not taught).
+
+One block of the model, and what stands before and behind the blocks, compute one batch
+of the real size. What autograd keeps is counted, how long it takes is measured, and the
+block's share is multiplied. Call `fast_math` before, as before the run itself.
+`benchmarks.forecasting` compares forecasts with what real steps take.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import psutil
+import torch
+from torch import nn
+
+from ch05.checkpoint import build_model
+from ch05.device import autocast
+from ch05.self_test import seeding
+from ch05.step_timer import measure_seconds
+from ch05.training import calc_loss_batch
+
+LIBRARIES = 10**8  # bytes that PyTorch's libraries take once they have computed
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A step of training: which model, on how large a batch, computed in which way."""
+
+    cfg: dict
+    batch_size: int
+    num_tokens: int  # of each text
+    dtype: torch.dtype  # of matrix products
+    device: str = "cpu"
+    num_parts: int = 1  # into which a batch is cut
+    is_checkpointed: bool = False  # blocks keep their inputs alone
+    is_tied: bool = False  # the output layer's weight is the token embedding
+    prepare: Callable | None = None  # what is done to the model first, such as LoRA
+    num_targets: int | None = None  # that count in a batch's loss; None: all
+    calc_loss: Callable = calc_loss_batch
+
+    @property
+    def part_size(self):
+        """How many texts are computed at once."""
+        return math.ceil(self.batch_size / self.num_parts)
+
+    @property
+    def part_targets(self):
+        """How many targets a part has, if the parts are alike."""
+        whole = self.batch_size * self.num_tokens
+        num_targets = whole if self.num_targets is None else self.num_targets
+        return math.ceil(num_targets * self.part_size / self.batch_size)
+
+    def build(self, **sizes):
+        """The model as it is trained, some sizes of its config replaced."""
+        model = build_model(self.cfg | sizes)
+        if self.is_tied:
+            model.out_head.weight = model.tok_emb.weight
+        for parameter in model.parameters():
+            nn.init.uniform_(parameter, -0.05, 0.05)
+        if self.prepare:
+            self.prepare(model)
+        return model.train()
+
+    def draw_hidden(self, model):
+        """A part's input to a block of a model: (part_size, num_tokens, emb_dim)."""
+        weight = model.tok_emb.weight
+        shape = self.part_size, self.num_tokens, weight.shape[1]
+        return weight.new_empty(shape).normal_().requires_grad_()
+
+    def draw_batch(self):
+        """A part's ids and targets, (part_size, num_tokens); -100 where none counts."""
+        shape = self.part_size, self.num_tokens
+        inputs, targets = torch.randint(self.cfg["vocab_size"], (2, *shape))
+        targets.view(-1)[self.part_targets :] = -100
+        return inputs.to(self.device), targets.to(self.device)
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What training takes, above what the process holds before it."""
+
+    bytes: dict  # by what they hold
+    seconds: float  # a step
+    eval_seconds: float  # a batch of an evaluation
+
+    def minutes(self, num_steps, num_eval_batches=0):
+        """Minutes of a run that evaluates on so many batches in all."""
+        return (num_steps * self.seconds + num_eval_batches * self.eval_seconds) / 60
+
+
+def forecast_training(work):
+    """Count what a Workload keeps in memory and measure how long it takes."""
+    return Forecast(count_bytes(work), *measure_seconds(work))
+
+
+def size_in_bytes(tensors):
+    """What these tensors take."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def kept_bytes(block, x, dtype, device="cpu"):
+    """Bytes that autograd keeps, the block's parameters apart, while it computes x."""
+    kept = {}
+
+    def note(tensor):
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
+    with hooks, autocast(device, dtype):
+        y = block(x)  # held until the end, so that no storage is counted twice
+    for parameter in block.parameters():
+        kept.pop(parameter.data_ptr(), None)
+    return sum(kept.values()) if y.requires_grad else 0
+
+
+def activation_bytes(work):
+    """Bytes of what all blocks keep for the way back, by one that is computed."""
+    with seeding(torch.device(work.device)):
+        model = work.build(n_layers=1, vocab_size=2).to(work.device)
+        x = work.draw_hidden(model)
+        of_one = kept_bytes(model.trf_blocks[0], x, work.dtype, work.device)
+    if work.is_checkpointed:  # all keep their inputs; one at a time computes again
+        return work.cfg["n_layers"] * size_in_bytes([x]) + of_one
+    return work.cfg["n_layers"] * of_one
+
+
+def count_bytes(work):
+    """Bytes that a Workload takes above the interpreter, by what they hold: a dict.
+
+    Gradients and what the blocks keep are not there at the same time, but both count:
+    what the ones leave is in pieces that the others do not fit into.
+    """
+    with torch.device("meta"):  # shapes without numbers
+        model = work.build()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    gradients = size_in_bytes(trained)
+    if work.num_parts > 1:  # a part's own, before they are added to what is there
+        gradients += max(size_in_bytes([p]) for p in trained)
+    logits = 4 * work.part_targets * work.cfg["vocab_size"]
+    is_cast = work.dtype == torch.bfloat16 != model.tok_emb.weight.dtype
+    head = 2 * work.cfg["vocab_size"] * work.cfg["emb_dim"] if is_cast else 0
+    return {
+        "weights": size_in_bytes(model.parameters()),
+        "gradients": gradients,
+        "AdamW": 2 * size_in_bytes(trained),
+        "blocks": activation_bytes(work),
+        # they, log-probabilities, the gradients of both; what they are computed by
+        "logits": 4 * logits + head,
+        "libraries": LIBRARIES,
+    }
+
+
+def free_bytes(device="cpu"):
+    """Memory that nobody uses at this moment, in bytes."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def lighter(work):
+    """Yield Workloads with the same result in less and less memory, fast ones first."""
+    for is_checkpointed in dict.fromkeys((work.is_checkpointed, True)):
+        for num_parts in range(work.num_parts, work.batch_size + 1):
+            if work.batch_size % num_parts == 0:
+                yield replace(
+                    work, num_parts=num_parts, is_checkpointed=is_checkpointed
+                )
+
+
+def propose(work):
+    """A sentence: how training fits into the memory that is free, or that it cannot."""
+    free = free_bytes(work.device)
+    for way in lighter(work):
+        needed = sum(count_bytes(way).values())
+        if needed < free:
+            checkpointed = " and blocks checkpointed" if way.is_checkpointed else ""
+            return (
+                f"with num_parts {way.num_parts}{checkpointed} it takes "
+                f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+            )
+    return (
+        f"one text at a time takes {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are "
+        "free: take a smaller model or shorter texts"
+    )
