@@ -1,7 +1,9 @@
-# make            train a GPT on a short story and draw ch05/train_plot.png
-# make test       run the tests
-# make lab        open the notebooks in JupyterLab
-# make notebooks  run every notebook in full and save its outputs
+# make             train a GPT on a short story and draw ch05/train_plot.png
+# make test        run the tests
+# make lab         open the notebooks in JupyterLab
+# make notebooks   run every notebook in full and save its outputs
+# make shakespeare train on tiny Shakespeare for three minutes, killed on the way
+# make kill-test   kill a run 200 times and compare it with one that was left alone
 #
 # Each sets up .venv first, once; a changed requirements.txt sets it up again.
 
@@ -10,7 +12,7 @@ TEXT := the-tide-table
 # Gigabytes that the packages take; PyTorch for Linux brings NVIDIA's libraries along.
 NEED_GB := $(if $(filter Darwin,$(shell uname -s)),6,12)
 
-.PHONY: train test lab notebooks
+.PHONY: train test lab notebooks shakespeare kill-test
 .DEFAULT_GOAL := train
 
 train: $(READY)
@@ -26,6 +28,12 @@ lab: $(READY)
 
 notebooks: $(READY)
 	@.venv/bin/python -m tests.notebooks
+
+shakespeare: $(READY)
+	@.venv/bin/python -m benchmarks.shakespeare
+
+kill-test: $(READY)
+	@.venv/bin/python -m tests.kill_run --kills 200
 
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 

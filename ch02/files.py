@@ -27,8 +27,13 @@ def move_into_place(temporary, path):
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
+    fsync_folder(Path(path).parent)
+
+
+def fsync_folder(path):
+    """Bring the names in a folder to the disk, where the system lets one do that."""
     with suppress(OSError):  # not every system lets a folder be opened
-        folder = os.open(Path(path).parent, os.O_RDONLY)
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

@@ -115,6 +115,51 @@ def longest_common_run(answer):
         )
 
 
+@exercise("5.2.4", "Both pieces are the peak at step num_warmup - 1.")
+def root_schedule(answer):
+    """A function that gives the learning rates of the first transformers."""
+    for step, num_warmup, peak_lr in (
+        (0, 4, 1.0),
+        (3, 4, 1.0),
+        (15, 4, 2.0),
+        (99, 1, 3),
+    ):
+        number = step + 1
+        expected = peak_lr * min(number / num_warmup, math.sqrt(num_warmup / number))
+        found = answer(step, num_warmup, peak_lr)
+        require(
+            abs(found - expected) < 1e-9,
+            f"at step {step}, with {num_warmup} steps of warm-up to {peak_lr}, it gave "
+            f"{found}, not {expected}",
+        )
+
+
+@exercise("5.2.5", "Try the numbers from 1 up. The first that divides and fits is it.")
+def equal_parts(answer):
+    """A function that finds into how many parts a batch has to be cut."""
+    for batch_size, most, expected in ((8, 8, 1), (8, 3, 4), (12, 5, 3), (7, 3, 7)):
+        found = answer(batch_size, most)
+        require(
+            found == expected,
+            f"for {batch_size} windows, at most {most} in a part, it gave {found}, not "
+            f"{expected}",
+        )
+
+
+@exercise("5.2.6", "Within one pass no window comes twice.")
+def windows_not_seen(answer):
+    """A function that counts the windows that a short run has left out."""
+    for sizes, expected in (
+        ((100, 8, 3), 76),
+        ((100, 8, 12), 4),
+        ((100, 8, 13), None),
+        ((96, 8, 12), 0),
+        ((5, 2, 0), 5),
+    ):
+        found = answer(*sizes)
+        require(found == expected, f"{sizes} gives {expected}, not {found}")
+
+
 @exercise("5.3.1", "It is below 1. Halve the interval that holds it, a few times.")
 def temperature_for_nine_tenths(answer):
     """The temperature at which the toy logits give one word 0.9."""
@@ -418,4 +463,44 @@ def four_bits(answer):
             f"value {column} of a block is {found[row, column]:.4f}, and its code "
             f"{codes[row, column]} with low {low[row, 0]:.4f} and step "
             f"{step[row, 0]:.4f} gives {(low + step * codes)[row, column]:.4f}"
+        )
+
+
+@exercise("5.7.1", "What stays takes 1 - share; what was changed takes share / factor.")
+def amdahl(answer):
+    """A function that gives the speed-up of the whole from that of a part."""
+    for share, factor in ((0.5, 2), (0.9, 10), (0.2, 1e9), (1.0, 3)):
+        expected = 1 / (1 - share + share / factor)
+        found = answer(share, factor)
+        require(
+            abs(found - expected) < 1e-6 * expected,
+            f"{share} of a step made {factor} times as fast gives {found}, not "
+            f"{expected:.4f}",
+        )
+
+
+@exercise("5.7.2", "In units of a step, an evaluation takes 2 * eval_iter / 3.")
+def share_of_evaluation(answer):
+    """A function that gives the share of a run that its evaluations take."""
+    for eval_freq, eval_iter in ((5, 5), (100, 8), (6, 2)):
+        cost = 2 * eval_iter / 3
+        expected = cost / (eval_freq + cost)
+        found = answer(eval_freq, eval_iter)
+        require(
+            abs(found - expected) < 1e-6,
+            f"every {eval_freq} steps on {eval_iter} batches: {found}, not "
+            f"{expected:.4f}",
+        )
+
+
+@exercise("5.7.3", "The tokens grow with the parameters, so the parameters come twice.")
+def days_of_training(answer):
+    """A function that gives the days that a training run takes."""
+    for sizes in ((124e6, 20, 4e11), (1.5e9, 20, 3e15), (1e6, 5, 1e10)):
+        num_parameters, tokens, flops = sizes
+        expected = 6 * num_parameters**2 * tokens / flops / 86400
+        found = answer(*sizes)
+        require(
+            abs(found - expected) < 1e-6 * expected,
+            f"for {sizes} it gave {found} days, not {expected:.4g}",
         )

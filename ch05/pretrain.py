@@ -1,7 +1,8 @@
-"""Train GPT-2's 124M architecture from the shell: `python -m ch05.pretrain`.
+"""Train GPT-2's architecture from the shell: `python -m ch05.pretrain`.
 
-The run of notebook 5.2, seeded as the book seeds it. It redraws train_plot.png and
-writes the trained model to checkpoints/local.safetensors, both in ch05.
+As it is, the run of notebook 5.2 on a story, seeded as the book seeds it: it redraws
+train_plot.png and writes the trained model to checkpoints/local.safetensors, both in
+ch05. `tokenize` and `run` are for more text and more time, on one process or many.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.checkpoint import save_model
 from ch05.device import fast_math, pick_device
+from ch05.run_command import add_run_arguments, positive, run_command
+from ch05.tokenize_texts import add_tokenize_arguments, tokenize_command
 from ch05.training import (
     create_train_val_loaders,
     evaluate_model,
@@ -110,18 +113,25 @@ def print_losses(state, model, loaders, device):
     print(f"{state}: train loss {train_loss:.3f}, val loss {val_loss:.3f}")
 
 
-def positive(text):
-    """A whole number of at least 1, or argparse's sentence about it."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return int(text)
-
-
-def main():
-    """Read the command line, train, and turn what a reader can mend into a sentence."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ch05.pretrain", description=__doc__
+def pretrain_on_story(args):
+    """The run of 5.2, as the command line has it."""
+    text, device = load_text(args.text), pick_device()
+    loaders = create_train_val_loaders(text, CONFIG["context_length"])
+    fast_math(device)
+    print(f"training on {device}: {args.text}, {len(text):,} characters")
+    pretrain(
+        loaders,
+        CONFIG,
+        device,
+        Path(__file__).parent,
+        num_epochs=args.epochs,
+        eval_freq=args.eval_freq,
+        eval_iter=args.eval_iter,
     )
+
+
+def add_arguments(parser):
+    """Add to an argparse parser what the run of 5.2 understands."""
     parser.add_argument(
         "--text",
         default="the-tide-table",
@@ -133,26 +143,32 @@ def main():
         ("--eval-iter", 2, "batches that an evaluation looks at"),
     ):
         parser.add_argument(option, type=positive, default=default, help=meaning)
+
+
+def main():
+    """Read the command line and turn what a reader can mend into a sentence."""
+    parser = argparse.ArgumentParser(
+        prog="python -m ch05.pretrain", description=__doc__
+    )
+    parser.set_defaults(command=pretrain_on_story)
+    add_arguments(parser)
+    commands = parser.add_subparsers(title="for more than a story")
+    for name, add, command, meaning in (
+        ("tokenize", add_tokenize_arguments, tokenize_command, "texts to token shards"),
+        ("run", add_run_arguments, run_command, "train on shards; goes on if stopped"),
+    ):
+        added = commands.add_parser(name, help=meaning, description=command.__doc__)
+        add(added)
+        added.set_defaults(command=command)
     args = parser.parse_args()
     try:
-        text, device = load_text(args.text), pick_device()
-        loaders = create_train_val_loaders(text, CONFIG["context_length"])
-    except (FetchError, ValueError) as error:
+        args.command(args)
+    except (FetchError, ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
-    fast_math(device)
-    print(f"training on {device}: {args.text}, {len(text):,} characters")
-    try:
-        pretrain(
-            loaders,
-            CONFIG,
-            device,
-            Path(__file__).parent,
-            num_epochs=args.epochs,
-            eval_freq=args.eval_freq,
-            eval_iter=args.eval_iter,
-        )
     except OSError as error:
         sys.exit(f"error: the results could not be written: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
 
 
 if __name__ == "__main__":

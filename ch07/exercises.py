@@ -12,8 +12,8 @@ from ch02.exercises import NotYet, check, exercise, require, require_function
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPTModel
 from ch05.checkpoint import is_tied
+from ch05.long_run import learning_rate_at
 from ch07.evaluation import normalize, rouge_l
-from ch07.finetuning import learning_rate_at
 from ch07.instructions import (
     InstructionDataset,
     custom_collate_draft_2,

@@ -4,7 +4,6 @@ Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens), 
 targets of -100 where none counts.
 """
 
-import math
 from contextlib import contextmanager
 from functools import partial
 
@@ -16,16 +15,8 @@ from tqdm.auto import tqdm
 
 from ch05.device import autocast
 from ch05.kv_cache import forward_cached
+from ch05.long_run import learning_rate_at, set_learning_rate
 from ch05.training import count_targets, evaluate_model, training_steps
-
-
-def learning_rate_at(step, num_steps, peak_lr, warmup_share=0.1):
-    """Up in a straight line to peak_lr, then down to 0 along half a cosine."""
-    num_warmup = math.ceil(warmup_share * num_steps)
-    if step < num_warmup:
-        return peak_lr * (step + 1) / num_warmup
-    progress = (step - num_warmup) / (num_steps - num_warmup)
-    return peak_lr * (1 + math.cos(math.pi * progress)) / 2
 
 
 @contextmanager
@@ -101,12 +92,7 @@ def finetune(
     num_steps = num_epochs * len(train_loader)
     peak_lr = optimizer.param_groups[0]["lr"]
     train_losses, val_losses, track_steps = [], [], []
-
-    def set_learning_rate(step):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(step, num_steps, peak_lr)
-
-    set_learning_rate(0)
+    set_learning_rate(optimizer, learning_rate_at(0, num_steps, peak_lr))
     add = partial(
         add_answer_gradients, num_parts=num_parts, dtype=dtype, calc_loss=calc_loss
     )
@@ -123,7 +109,7 @@ def finetune(
                 f"Step {step:4}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
             )
         if step < num_steps:
-            set_learning_rate(step)
+            set_learning_rate(optimizer, learning_rate_at(step, num_steps, peak_lr))
     return train_losses, val_losses, track_steps
 
 

@@ -73,6 +73,22 @@ WRONG = {
         lambda sample, text: sample if sample in text else "",
         lambda sample, text: sample,
     ],
+    "5.2.4": [
+        lambda step, num_warmup, peak_lr: peak_lr * (step + 1) / num_warmup,
+        lambda step, num_warmup, peak_lr: (
+            peak_lr * min(step / num_warmup, (num_warmup / max(step, 1)) ** 0.5)
+        ),
+    ],
+    "5.2.5": [
+        lambda batch_size, most: -(-batch_size // most),
+        lambda batch_size, most: batch_size,
+    ],
+    "5.2.6": [
+        lambda num_windows, batch_size, num_steps: num_windows - batch_size * num_steps,
+        lambda num_windows, batch_size, num_steps: max(
+            0, num_windows - batch_size * num_steps
+        ),
+    ],
     "5.3.1": [0, 0.1, 1, 4.68],
     "5.3.2": [
         lambda probas, min_p: probas * (probas >= min_p),
@@ -166,5 +182,19 @@ WRONG = {
         lambda low, step, packed: (
             low + step * torch.cat((packed >> 4, packed & 15), dim=-1)
         ),
+    ],
+    "5.7.1": [
+        lambda share, factor: share * factor,
+        lambda share, factor: 1 / (share + (1 - share) / factor),
+    ],
+    "5.7.2": [
+        lambda eval_freq, eval_iter: 2 * eval_iter / 3 / eval_freq,
+        lambda eval_freq, eval_iter: eval_iter / (eval_freq + eval_iter),
+    ],
+    "5.7.3": [
+        lambda num_parameters, tokens, flops: (
+            6 * num_parameters * tokens / flops / 86400
+        ),
+        lambda num_parameters, tokens, flops: 6 * num_parameters**2 * tokens / flops,
     ],
 }

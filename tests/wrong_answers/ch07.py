@@ -6,8 +6,8 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from ch05.long_run import learning_rate_at
 from ch07.evaluation import rouge_l
-from ch07.finetuning import learning_rate_at
 from ch07.instructions import InstructionDataset, custom_collate_fn, format_prompt
 
 TOY = [([1, 2, 3], 1), ([4, 5], 1)]
