@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from benchmarks.table import Row
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
 from tests.test_gpt import copy_from_transformers
@@ -54,7 +55,7 @@ def generate_theirs(model, num_tokens):
 
 
 def measure(writers):
-    """Print the speed of each, and whether they wrote the same."""
+    """Tokens a second of each writer; AssertionError if they do not write the same."""
     seconds, texts = {name: [] for name in writers}, {}
     for write in writers.values():
         write(num_tokens=8)  # the first run is slower
@@ -65,30 +66,43 @@ def measure(writers):
             start = time.perf_counter()
             texts[name] = write(num_tokens=NUM_TOKENS)
             seconds[name].append(time.perf_counter() - start)
-    speeds = {n: NUM_TOKENS / statistics.median(each) for n, each in seconds.items()}
-    for name, speed in speeds.items():
-        each = ", ".join(f"{NUM_TOKENS / second:.1f}" for second in seconds[name])
-        print(f"  {name:14} {speed:6.1f} tokens/s ({each})")
-    print(f"  cached / uncached:   {speeds[OURS] / speeds[UNCACHED]:5.2f}")
-    print(f"  ours / transformers: {speeds[OURS] / speeds[THEIRS]:5.2f}")
     text = texts[OURS]
     assert all(torch.equal(other, text) for other in texts.values()), "texts differ"
-    print(f"  the same text, {len(text.unique())} different tokens")
+    return {n: NUM_TOKENS / statistics.median(each) for n, each in seconds.items()}
 
 
-def main():
-    """Measure with PyTorch's default float32 products and with the faster ones."""
+def measure_rows():
+    """Rows of the benchmarks' table, with PyTorch's default float32 products; notes."""
+    speeds = measure(create_writers())
+    rows = [
+        Row("decoding", OURS, peer, speeds[OURS], speeds[peer], "tokens/s", goal)
+        for peer, goal in ((THEIRS, 1.0), (UNCACHED, None))
+    ]
+    return rows, []
+
+
+def create_writers():
+    """What writes a continuation of num_tokens, by name."""
     ours, theirs = twins()
-    writers = {
+    return {
         OURS: partial(generate_ours, ours, use_cache=True),
         THEIRS: partial(generate_theirs, theirs),
         UNCACHED: partial(generate_ours, ours, use_cache=False),
     }
+
+
+def main():
+    """Measure with PyTorch's default float32 products and with the faster ones."""
+    writers = create_writers()
     threads = torch.get_num_threads()
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)
         print(f'float32 matmul precision "{precision}", {threads} threads')
-        measure(writers)
+        speeds = measure(writers)
+        for name, speed in speeds.items():
+            print(f"  {name:14} {speed:6.1f} tokens/s")
+        print(f"  cached / uncached:   {speeds[OURS] / speeds[UNCACHED]:5.2f}")
+        print(f"  ours / transformers: {speeds[OURS] / speeds[THEIRS]:5.2f}")
 
 
 if __name__ == "__main__":

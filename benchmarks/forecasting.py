@@ -84,7 +84,7 @@ def compare(work):
     start = time.perf_counter()
     forecast = forecast_training(work)
     took = time.perf_counter() - start
-    size = sum(forecast.bytes.values()) / 1e9
+    size = forecast.needed / 1e9
     seconds = statistics.median(measure_steps(work)[3:])
     peak = (peak_bytes() - before) / 1e9
     print(

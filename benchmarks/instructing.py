@@ -30,7 +30,7 @@ from benchmarks.classifying import MEDIUM, as_the_books
 from ch02.tokenizer import get_tokenizer
 from ch05.checkpoint import build_model
 from ch05.device import fast_dtype, fast_math
-from ch05.preflight import count_bytes
+from ch05.preflight import count_bytes, needed_bytes
 from ch05.pretrained import load_pretrained
 from ch05.training import add_gradients, calc_loss_loader, evaluating
 from ch07.assistant import (
@@ -168,7 +168,7 @@ def compare_memory(parts):
         if not run.startswith("book"):
             sizes = MEDIUM, *inputs.shape, num_targets, torch.bfloat16
             work = PLANS[int(run)].workload(*sizes)
-            needed = sum(count_bytes(work).values()) / 1e9
+            needed = needed_bytes(work, count_bytes(work)) / 1e9
             said += f" (forecast {needed:.2f} GB above the interpreter's)"
         print(f"  {title:45} {said}", flush=True)
 

@@ -1,23 +1,24 @@
-"""Loading GPT-2 measured: `python -m benchmarks.loading [--size 355M]`.
+"""Loading GPT-2, beside the book and transformers: `python -m benchmarks.loading SIZE`.
 
 Random weights of GPT-2's shape are written in the three forms that the course reads;
-each is loaded in a fresh process as `load_pretrained` does it, sha256 and certificate
-included. Memory is the most that is held above the process with all imports made.
+each is loaded in fresh processes as `load_pretrained` does it, sha256 and certificate
+included, which the peers do without. A model counts as loaded when each weight has been
+read once: transformers leaves them in the file until they are used. All imports are
+made before, TensorFlow's too. Memory is the most that is held above them.
 """
 
-import argparse
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from benchmarks.measure import in_fresh_process, missing, peak_megabytes, stopwatch
+from benchmarks.table import Row, plain_table
 from ch05 import remote_files
 from ch05.openai_weights import MODEL_CONFIGS
 from ch05.pretrained import convert, places
@@ -25,15 +26,19 @@ from ch05.sources import gpt2_config, model_size
 from ch05.tensorflow_reader import import_tensorflow
 from tests.gpt2_files import facts, transformers_gpt2, write_hugging_face, write_openai
 
-RUNS = 5
-TITLES = ("converted", "huggingface", "openai")
+RUNS = 3
+OURS = ("converted", "huggingface", "openai")
+# whose file each peer reads as well
+PEERS = {"transformers": "huggingface", "the book's": "openai"}
+PACKAGES = {"transformers": "transformers", "the book's": "llms_from_scratch"}
 NAMES = {model_size(name): name for name in MODEL_CONFIGS}
 
 
 def write_files(size, downloads):
-    """Write the files of all three sources into a downloads folder."""
+    """Write the files of all sources, and transformers', into a downloads folder."""
     folder = downloads / "gpt2" / size
     reference = transformers_gpt2(gpt2_config(NAMES[size]), std=0.02)
+    reference.save_pretrained(downloads / "transformers")
     write_hugging_face(folder, reference)
     write_openai(folder, reference)
     known = json.dumps(facts(folder))
@@ -49,63 +54,95 @@ def take_for_published(size, downloads):
     remote_files.BY_SIZE[size] = known
 
 
-def peak_megabytes():
-    """The most memory that this process has held so far."""
-    if sys.platform == "darwin":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    # on Linux ru_maxrss starts from the peak of the parent process; VmHWM does not
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
-
-
-def measure(size, title):
-    """Load a model; print seconds, megabytes and the model's megabytes as JSON."""
-    take_for_published(size, Path(os.environ["LLMS_DOWNLOADS"]))
+def our_loader(size, title, downloads):
+    """A function that loads a source of ours."""
+    take_for_published(size, downloads)
     (place,) = places(NAMES[size], title)
     if title == "openai":
         import_tensorflow()
-    before, start = peak_megabytes(), time.perf_counter()
-    model, _, _ = place.load()
-    seconds, megabytes = time.perf_counter() - start, peak_megabytes() - before
+    return lambda: place.load()[0]
+
+
+def transformers_loader(size, downloads):
+    """A function that loads the model by transformers."""
+    from transformers import GPT2LMHeadModel
+
+    return lambda: GPT2LMHeadModel.from_pretrained(downloads / "transformers")
+
+
+def book_loader(size, downloads):
+    """A function that loads OpenAI's checkpoint as the book does."""
+    from llms_from_scratch import ch04, ch05
+
+    import_tensorflow()
+    folder = downloads / "gpt2" / size
+    hparams = json.loads((folder / "hparams.json").read_text(encoding="utf-8"))
+
+    def load():
+        params = ch05.load_gpt2_params_from_tf_ckpt(str(folder / "model.ckpt"), hparams)
+        model = ch04.GPTModel(gpt2_config(NAMES[size]))
+        ch05.load_weights_into_gpt(model, params)
+        return model
+
+    return load
+
+
+def measure_load(size, title):
+    """Load a model once: seconds, megabytes, and the megabytes of its parameters."""
+    downloads, seconds = Path(os.environ["LLMS_DOWNLOADS"]), []
+    if title == "transformers":
+        load = transformers_loader(size, downloads)
+    elif title == "the book's":
+        load = book_loader(size, downloads)
+    else:
+        load = our_loader(size, title, downloads)
+    before = peak_megabytes()
+    with stopwatch(seconds), torch.no_grad():
+        model = load()
+        for parameter in model.parameters():
+            parameter.sum()
+    megabytes = peak_megabytes() - before
     in_model = sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
-    print(json.dumps([seconds, megabytes, in_model]))
-
-
-def in_fresh_process(size, title):
-    """What `measure` prints in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.loading", "--size", size]
-    done = subprocess.run(
-        [*command, "--load", title], stdout=subprocess.PIPE, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    return seconds[0], megabytes, in_model
 
 
 def measure_all(size):
-    """Print a line for each source."""
-    print(f"{NAMES[size]}, random weights, {torch.get_num_threads()} threads")
+    """({title: medians of what `measure_load` gives}, notes on the missing)."""
+    found, notes = {}, []
+    run = partial(in_fresh_process, measure_load, size)
     with tempfile.TemporaryDirectory() as downloads:
         os.environ |= {"LLMS_DOWNLOADS": downloads, "LLMS_OFFLINE": "1"}
-        write_files(size, Path(downloads))
-        for title in TITLES:
-            runs = [in_fresh_process(size, title) for _ in range(RUNS)]
-            seconds, megabytes, in_model = map(statistics.median, zip(*runs))
-            print(
-                f"{title:11} {seconds:5.2f} s (fastest {min(runs)[0]:.2f}), "
-                f"{megabytes:.0f} MB, {megabytes / in_model:.2f} times the model's size"
-            )
+        in_fresh_process(write_files, size, Path(downloads))
+        for title in (*OURS, *PEERS):
+            try:
+                runs = [run(title) for _ in range(RUNS)]
+            except ImportError as error:
+                notes.append(missing(PACKAGES[title], error))
+                continue
+            found[title] = [statistics.median(each) for each in zip(*runs)]
+    return found, notes
 
 
-def main():
-    """Measure one size."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.loading")
-    parser.add_argument("--size", choices=NAMES, default="124M")
-    parser.add_argument("--load", choices=TITLES, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    if args.load:
-        measure(args.size, args.load)
-    else:
-        measure_all(args.size)
+def compare(found):
+    """Rows of the table from what `measure_all` found."""
+    rows = []
+    for title in OURS:
+        _, *sizes = found[title]
+        work = "memory of loading"
+        rows.append(Row(work, title, "the model itself", *sizes, "MB", goal=1.3))
+    for peer, title in PEERS.items():
+        if peer in found:
+            seconds, megabytes, _ = zip(found[title], found[peer])
+            rows.append(Row("loading", title, peer, *seconds, "s"))
+            rows.append(Row(work, title, peer, *megabytes, "MB"))
+    return rows
+
+
+def measure_rows(size="124M"):
+    """Measure all: rows of the table, and notes."""
+    found, notes = measure_all(size)
+    return compare(found), notes
 
 
 if __name__ == "__main__":
-    main()
+    print(plain_table(measure_rows(*sys.argv[1:2])[0]))

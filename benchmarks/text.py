@@ -1,90 +1,193 @@
-"""Chapter 2 measured: `python -m benchmarks.text [FILE]` (default: the story).
+"""Chapter 2 beside its peers: byte-pair encoding, and loaders of token windows.
 
-Our byte-pair tokenizer beside tiktoken on the same text in the same run, and the memory
-of a loader over a million tokens. Trust the ratios: machines differ, and are noisy.
+Texts are tiny Shakespeare, if it lies in downloads, else the course's instructions over
+and over; nothing is fetched. Whatever is compared has been found equal first.
 """
 
-import statistics
-import sys
-import time
+import math
+from collections import Counter
+from unittest.mock import patch
 
-import torch
+import tiktoken
 
-from ch02.dataset import GPTDatasetV1, load_text
+from benchmarks.measure import (
+    in_fresh_process,
+    median_seconds,
+    missing,
+    peak_megabytes,
+    stopwatch,
+)
+from benchmarks.table import Row
+from ch02.bpe import SPLIT_PATTERN, merge_pair
+from ch02.dataset import create_dataloader_v1
+from ch02.fetch import downloads_folder
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch02.vocabulary import gpt2_files
+from ch07.instructions import DATA
 
-RUNS = 5
+VOCAB_SIZE = 1000
+TRAIN_LENGTH = 100_000  # characters
+PART = 20  # the naive encoder and the book's densest windows get a 20th of the work
 NUM_TOKENS = 1_000_000
+END = "<|endoftext|>"
 
 
-def median_seconds(prepare, work):
-    """Median time of work(prepare()) over a few runs, prepare not counted."""
-    seconds = []
-    for _ in range(RUNS):
-        prepared = prepare()
-        start = time.perf_counter()
-        work(prepared)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+def english():
+    """About a megabyte of text."""
+    path = downloads_folder() / "tinyshakespeare.txt"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    text = DATA.read_text(encoding="utf-8")
+    return text * math.ceil(1e6 / len(text))
 
 
-def measure_encoding(text):
-    """Print the encoding speed of ours, its cache cold and warm, and tiktoken's."""
-    reference, files = get_tokenizer("gpt2"), gpt2_files()
-    ours = BPETokenizer.from_openai(*files)
-    assert ours.encode(text) == reference.encode_ordinary(text)
-    seconds = {
-        "ours, cold": median_seconds(
-            lambda: BPETokenizer.from_openai(*files), lambda fresh: fresh.encode(text)
-        ),
-        "ours, warm": median_seconds(lambda: ours, lambda warm: warm.encode(text)),
+def train_naively(text, vocab_size):
+    """What `BPETokenizer.train` learns, by counting all pairs at each step: tokens."""
+    words = [list(word.encode()) for word in SPLIT_PATTERN.findall(text)]
+    tokens = [bytes([value]) for value in range(256)]
+    while len(tokens) < vocab_size - 1:  # one is the special token
+        counts = Counter(pair for ids in words for pair in zip(ids, ids[1:]))
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        words = [merge_pair(ids, best, len(tokens)) for ids in words]
+        tokens.append(tokens[best[0]] + tokens[best[1]])
+    return tokens
+
+
+def encode_naively(text, vocab):
+    """Text to ids: in each word, again and again, the pair of lowest rank is merged."""
+    ids = []
+    for word in SPLIT_PATTERN.findall(text):
+        parts = [bytes([value]) for value in word.encode()]
+        while len(parts) > 1:
+            ranks = [vocab.get(a + b, math.inf) for a, b in zip(parts, parts[1:])]
+            lowest = ranks.index(min(ranks))
+            if ranks[lowest] == math.inf:
+                break
+            parts[lowest : lowest + 2] = [parts[lowest] + parts[lowest + 1]]
+        ids += [vocab[part] for part in parts]
+    return ids
+
+
+def hugging_face_encoder():
+    """GPT-2's tokenizer in Hugging Face's library, its cache empty."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    return ByteLevelBPETokenizer.from_file(*map(str, gpt2_files()))
+
+
+def train_hugging_face(text, vocab_size):
+    """Learn a vocabulary with Hugging Face's library."""
+    from tokenizers import ByteLevelBPETokenizer
+
+    settings = {"special_tokens": [END], "show_progress": False}
+    tokenizer = ByteLevelBPETokenizer()
+    tokenizer.train_from_iterator([text], vocab_size, **settings)
+    return tokenizer
+
+
+def ours_cold():
+    """Our tokenizer with GPT-2's vocabulary, its cache empty."""
+    return BPETokenizer.from_openai(*gpt2_files())
+
+
+def encode_rows(text):
+    """Encoding: ours, its cache empty, beside tiktoken, tokenizers, the naive loop."""
+    reference, ours = get_tokenizer("gpt2"), ours_cold()
+    part = text[: len(text) // PART]
+    expected = reference.encode_ordinary(text)
+    assert ours.encode(text) == expected == hugging_face_encoder().encode(text).ids
+    assert encode_naively(part, ours.vocab) == reference.encode_ordinary(part)
+    seconds = median_seconds(ours_cold, lambda fresh: fresh.encode(text))
+    peers = {
         "tiktoken": median_seconds(
             lambda: reference, lambda encoding: encoding.encode_ordinary(text)
         ),
+        "tokenizers": median_seconds(
+            hugging_face_encoder, lambda fresh: fresh.encode(text)
+        ),
+        "naive loop": PART
+        * median_seconds(lambda: ours.vocab, lambda v: encode_naively(part, v), runs=1),
     }
-    for name, each in seconds.items():
-        ratio = seconds["tiktoken"] / each
-        speed = len(text.encode()) / 1e6 / each
-        print(f"encode {name:11} {speed:6.2f} MB/s, {ratio:.2f} of tiktoken's speed")
-
-
-def measure_training(text):
-    """Print the time to learn 1,000 tokens."""
-    seconds = median_seconds(lambda: text, lambda t: BPETokenizer.train(t, 1000))
-    print(f"train  1,000 tokens on {len(text.encode()) / 1e6:.2f} MB: {seconds:.2f} s")
-
-
-def measure_windows():
-    """Print what the windows of a million tokens hold, at several strides."""
-
-    class Numbers:
-        """A tokenizer whose text is already numbers."""
-
-        encode = staticmethod(lambda text, allowed_special: list(range(NUM_TOKENS)))
-
-    for stride in (1, 128, 256):
-        start = time.perf_counter()
-        windows = GPTDatasetV1("", Numbers, max_length=256, stride=stride)
-        seconds = time.perf_counter() - start
-        storages = {
-            tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
-            for tensor in (windows.input_ids, windows.target_ids)
-        }
-        print(
-            f"loader stride {stride:3}: {len(windows):7,} windows in "
-            f"{sum(storages.values()) / 1e6:.0f} MB, {seconds:.2f} s"
+    size = len(text.encode()) / 1e6
+    goals = {"tiktoken": {"figure_goal": 3.5}}
+    return [
+        Row(
+            "BPE encoding",
+            "ours, cold",
+            peer,
+            size / seconds,
+            size / each,
+            "MB/s",
+            **goals.get(peer, {}),
         )
+        for peer, each in peers.items()
+    ]
 
 
-def main():
-    """Measure all three and print a line each."""
-    text = load_text(*sys.argv[1:2])
-    print(f"{len(text):,} characters, {torch.get_num_threads()} threads")
-    measure_encoding(text)
-    measure_training(text)
-    measure_windows()
+def train_rows(text):
+    """Learning 1,000 tokens: ours beside tokenizers and the naive loop."""
+    text, naive = text[:TRAIN_LENGTH], []
+    with stopwatch(naive):
+        tokens = train_naively(text, VOCAB_SIZE)
+    assert tokens == list(BPETokenizer.train(text, VOCAB_SIZE).vocab)
+    ours = median_seconds(lambda: text, lambda t: BPETokenizer.train(t, VOCAB_SIZE))
+    theirs = median_seconds(lambda: text, lambda t: train_hugging_face(t, VOCAB_SIZE))
+    work = "BPE, learning 1,000 tokens"
+    return [
+        Row(work, "ours", "naive loop", ours, naive[0], "s", goal=50),
+        Row(work, "ours", "tokenizers", ours, theirs, "s"),
+    ]
 
 
-if __name__ == "__main__":
-    main()
+class Numbers:
+    """A tokenizer whose text is already numbers: only the loader is measured."""
+
+    def __init__(self, num_tokens):
+        self.ids = list(range(num_tokens))
+
+    def encode(self, text, allowed_special):
+        return self.ids
+
+
+def measure_loader(whose, stride, num_tokens):
+    """Seconds and megabytes of a loader over num_tokens, made by "ours" or "book"."""
+    numbers, seconds = Numbers(num_tokens), []
+    settings = {"max_length": 256, "stride": stride}
+    create = create_dataloader_v1
+    if whose == "book":
+        from llms_from_scratch.ch02 import create_dataloader_v1 as create
+    else:
+        settings["tokenizer"] = numbers
+    before = peak_megabytes()
+    with (
+        patch.object(tiktoken, "get_encoding", lambda name: numbers),
+        stopwatch(seconds),
+    ):
+        create("", **settings)
+    return seconds[0], peak_megabytes() - before
+
+
+def loader_rows():
+    """Loaders over a million tokens: ours beside the book's, at two strides."""
+    rows = []
+    for stride, part in ((256, 1), (1, PART)):
+        ours = in_fresh_process(measure_loader, "ours", stride, NUM_TOKENS)
+        found = in_fresh_process(measure_loader, "book", stride, NUM_TOKENS // part)
+        theirs = [part * figure for figure in found]
+        work = f"loader, stride {stride}"
+        for i, unit, goal in ((0, "s", 0.05), (1, "MB", 10.5)):
+            pair = ours[i], theirs[i]
+            rows.append(Row(work, "ours", "the book's", *pair, unit, figure_goal=goal))
+    return rows
+
+
+def measure_rows():
+    """Measure all: rows of the table, and notes."""
+    text, notes = english(), []
+    rows = encode_rows(text) + train_rows(text)
+    try:
+        rows += loader_rows()
+    except ImportError as error:
+        notes.append(missing("llms_from_scratch", error))
+    scaled = f"The naive encoder and the book's loader at stride 1 did 1/{PART} of the"
+    return rows, [*notes, f"{scaled} work; their figures are scaled up."]

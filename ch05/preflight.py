@@ -20,7 +20,7 @@ from ch05.self_test import seeding
 from ch05.step_timer import measure_seconds
 from ch05.training import calc_loss_batch
 
-LIBRARIES = 10**8  # bytes that PyTorch's libraries take once they have computed
+OVERHEAD = 2 * 10**8  # bytes of PyTorch's libraries at work and of gaps in memory
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class Workload:
 class Forecast:
     """What training takes, above what the process holds before it."""
 
-    bytes: dict  # by what they hold
+    bytes: dict  # by what they hold; not all at the same time
+    needed: int  # bytes at the fullest moment
     seconds: float  # a step
     eval_seconds: float  # a batch of an evaluation
 
@@ -91,7 +92,8 @@ class Forecast:
 
 def forecast_training(work):
     """Count what a Workload keeps in memory and measure how long it takes."""
-    return Forecast(count_bytes(work), *measure_seconds(work))
+    parts = count_bytes(work)
+    return Forecast(parts, needed_bytes(work, parts), *measure_seconds(work))
 
 
 def size_in_bytes(tensors):
@@ -128,11 +130,7 @@ def activation_bytes(work):
 
 
 def count_bytes(work):
-    """Bytes that a Workload takes above the interpreter, by what they hold: a dict.
-
-    Gradients and what the blocks keep are not there at the same time, but both count:
-    what the ones leave is in pieces that the others do not fit into.
-    """
+    """Bytes that a Workload takes above the interpreter, by what they hold: a dict."""
     with torch.device("meta"):  # shapes without numbers
         model = work.build()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -149,8 +147,18 @@ def count_bytes(work):
         "blocks": activation_bytes(work),
         # they, log-probabilities, the gradients of both; what they are computed by
         "logits": 4 * logits + head,
-        "libraries": LIBRARIES,
+        "overhead": OVERHEAD,
     }
+
+
+def needed_bytes(work, parts):
+    """Bytes at the fullest moment of a step, from what `count_bytes` says of its parts.
+
+    On the way back gradients come as what the blocks keep goes: the larger counts. Of
+    a batch in parts, the later ones find the gradients of the first.
+    """
+    together = parts["gradients"], parts["blocks"]
+    return sum(parts.values()) - (min(together) if work.num_parts == 1 else 0)
 
 
 def free_bytes(device="cpu"):
@@ -175,7 +183,7 @@ def propose(work):
     """A sentence: how training fits into the memory that is free, or that it cannot."""
     free = free_bytes(work.device)
     for way in lighter(work):
-        needed = sum(count_bytes(way).values())
+        needed = needed_bytes(way, count_bytes(way))
         if needed < free:
             checkpointed = " and blocks checkpointed" if way.is_checkpointed else ""
             return (

@@ -152,7 +152,7 @@ def outlook(settings, num_parts, device):
         is_tied=True,
     )
     forecast, free = forecast_training(work), free_bytes(device)
-    needed, minutes = sum(forecast.bytes.values()), forecast.minutes(settings.num_steps)
+    needed, minutes = forecast.needed, forecast.minutes(settings.num_steps)
     said = (
         f"all steps will take about {minutes:.1f} minutes and {needed / 1e9:.1f} GB; "
         f"{free / 1e9:.1f} GB are free"

@@ -81,10 +81,10 @@ def preflight(
     rows, sizes = {}, (cfg, batch_size, num_tokens, num_targets, dtype, device)
     for plan in PLANS:
         forecast = forecast_training(plan.workload(*sizes))
-        needed = sum(forecast.bytes.values())
         row = {name: size / 1e9 for name, size in forecast.bytes.items()}
-        row |= {"in all": (process + needed) / 1e9, "fits": needed < free}
-        rows[plan.title] = row | {"minutes": forecast.minutes(num_steps)}
+        row |= {"in all": (process + forecast.needed) / 1e9}
+        row |= {"fits": forecast.needed < free, "minutes": forecast.minutes(num_steps)}
+        rows[plan.title] = row
     table = pd.DataFrame(rows).T.infer_objects()
     return table, proposal(table, free)
 

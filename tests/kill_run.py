@@ -2,11 +2,12 @@
 
 `python -m tests.kill_run --kills 200` trains one run without a break and another that
 gets SIGKILL that often, and compares them to the last bit: every line of the log, the
-trained weights, and the last checkpoint's weights and moments.
+trained weights, and the last checkpoint's weights and moments. Before that, a short run
+is killed before each of its file operations in turn, and let end.
 
 Each attempt is a process of its own, forked from this one, so that PyTorch is imported
-once only. Half of them are killed after a random time, the others before a random one
-of their file operations: a save is some thirty of those.
+once only. Half of those of the long run are killed after a random time, the others
+before a random file operation: a save is nothing else.
 """
 
 import argparse
@@ -104,8 +105,11 @@ def results(path):
     return found
 
 
-def kill_often(path, settings, num_kills, seconds_per_step, seed=123):
-    """Kill a run num_kills times and let it end; returns how often it was saving."""
+def kill_often(path, settings, num_kills, most_seconds, seed=123):
+    """Kill a run num_kills times and let it end; returns how often it was saving.
+
+    most_seconds: the longest of the random times after which an attempt is killed.
+    """
     draw, num_saving, operations = random.Random(seed), 0, []
     for number in range(num_kills):
         if not operations:  # each of them once, before one of them comes again
@@ -114,7 +118,7 @@ def kill_often(path, settings, num_kills, seconds_per_step, seed=123):
         if number % 2:
             is_done = attempt(path, settings, operations.pop())
         else:
-            seconds = draw.uniform(0, 2 * STEPS_PER_KILL * seconds_per_step)
+            seconds = draw.uniform(0, most_seconds)
             is_done = attempt(path, settings, MOST_OPERATIONS, seconds)
         if is_done:
             raise RuntimeError(f"the run ended by itself after {number} kills")
@@ -123,30 +127,65 @@ def kill_often(path, settings, num_kills, seconds_per_step, seed=123):
     return num_saving
 
 
-def compare(folder, num_kills):
-    """Train a run unbroken and one that is killed; the names of what differs."""
+def differences(found, expected):
+    """The names of what differs between two runs' results."""
+    names = sorted(found.keys() | expected.keys())
+    return [name for name in names if found.get(name) != expected.get(name)]
+
+
+def kill_everywhere(folder, num_steps=2):
+    """Kill a short run before each of its file operations in turn, and let it end.
+
+    Returns the number of operations. Raises RuntimeError if a run ends otherwise.
+    """
+    settings = replace(SETTINGS, num_steps=num_steps)
+    unbroken = folder / "short"
+    attempt(unbroken, settings)
+    expected = results(unbroken)
+    operation, killed = 1, folder / "before-1"
+    while not attempt(killed, settings, operation):
+        attempt(killed, settings)
+        if different := differences(results(killed), expected):
+            raise RuntimeError(f"killed before operation {operation}: {different}")
+        operation += 1
+        killed = folder / f"before-{operation}"
+    return operation - 1
+
+
+def kill_at_random(folder, num_kills):
+    """Kill a run num_kills times and compare it with one that nothing interrupts.
+
+    Raises RuntimeError if they differ.
+    """
     settings = replace(SETTINGS, num_steps=STEPS_PER_KILL * (num_kills + 1))
     unbroken, killed = folder / "unbroken", folder / "killed"
+    seconds = time_of(attempt, unbroken, settings)
+    print(f"{settings.num_steps} steps without a break: {seconds:.1f} s")
+    to_begin = time_of(attempt, unbroken, settings)  # nothing is left to do
+    most = to_begin + STEPS_PER_KILL * seconds / settings.num_steps
+    num_saving = kill_often(killed, settings, num_kills, most)
+    print(f"killed {num_kills} times, {num_saving} in a save")
+    if different := differences(results(killed), results(unbroken)):
+        raise RuntimeError(f"the run that was killed has other values: {different}")
+
+
+def time_of(function, *args):
+    """The seconds that a call takes."""
     start = time.monotonic()
-    attempt(unbroken, settings)
-    seconds = time.monotonic() - start
-    print(f"{settings.num_steps} steps unbroken: {seconds:.1f} s")
-    num_saving = kill_often(killed, settings, num_kills, seconds / settings.num_steps)
-    seconds = time.monotonic() - start - seconds
-    print(f"killed {num_kills} times, {num_saving} in a save: {seconds:.1f} s")
-    expected, found = results(unbroken), results(killed)
-    return sorted(dict(expected.items() ^ found.items()))
+    function(*args)
+    return time.monotonic() - start
 
 
 def main():
-    """Read the command line; leave with an error if the two runs differ."""
+    """Read the command line and kill as often as it says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="of the second run")
     args = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        if different := compare(Path(folder), args.kills):
-            sys.exit(f"error: they differ in {', '.join(different)}")
+        num_operations = kill_everywhere(Path(folder))
+        print(f"killed before each of a short run's {num_operations} file operations")
+        kill_at_random(Path(folder), args.kills)
     print("every loss and every weight is equal to the last bit")
 
 

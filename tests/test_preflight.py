@@ -13,7 +13,7 @@ from ch05 import preflight, step_timer
 from ch05.llama import SMOLLM2_CONFIG_135M, LlamaModel
 from ch05.openai_weights import MODEL_CONFIGS
 from ch05.preflight import (
-    LIBRARIES,
+    OVERHEAD,
     Forecast,
     Workload,
     activation_bytes,
@@ -22,6 +22,7 @@ from ch05.preflight import (
     free_bytes,
     kept_bytes,
     lighter,
+    needed_bytes,
     propose,
     size_in_bytes,
 )
@@ -180,7 +181,7 @@ def test_bytes_of_training_all_parameters(architecture, is_checkpointed):
         "AdamW": 2 * size,
         "blocks": activation_bytes(work),
         "logits": 4 * 3 * 10 * 101 * 4,
-        "libraries": LIBRARIES,
+        "overhead": OVERHEAD,
     }
 
 
@@ -207,6 +208,20 @@ def test_logits_are_counted_at_targets(work):
     assert count_bytes(few)["logits"] == 4 * 7 * 101 * 4
     halves = Workload(work.cfg, 6, 10, F32, num_targets=7, num_parts=2)
     assert count_bytes(halves)["logits"] == 4 * 4 * 101 * 4
+
+
+@pytest.mark.parametrize(("gradients", "blocks"), [(100, 30), (30, 100)])
+def test_gradients_come_as_what_blocks_keep_goes(work, gradients, blocks):
+    """Unless a part of the batch has left its gradients when the next one begins."""
+    parts = {"weights": 1000, "gradients": gradients, "blocks": blocks}
+    assert needed_bytes(work, parts) == 1100
+    assert needed_bytes(Workload(work.cfg, 6, 10, F32, num_parts=2), parts) == 1130
+
+
+def test_a_forecast_needs_what_its_parts_need(work):
+    found = forecast_training(work)
+    assert found.bytes == count_bytes(work)
+    assert found.needed == needed_bytes(work, found.bytes)
 
 
 def test_bfloat16_needs_a_copy_of_the_output_layer(work):
@@ -324,7 +339,7 @@ def test_a_forecast_leaves_random_numbers_alone(work):
 
 
 def test_minutes_by_hand():
-    forecast = Forecast({}, seconds=3.0, eval_seconds=1.0)
+    forecast = Forecast({}, 0, seconds=3.0, eval_seconds=1.0)
     assert forecast.minutes(num_steps=100) == 5.0
     assert forecast.minutes(num_steps=100, num_eval_batches=60) == 6.0
 
@@ -367,12 +382,12 @@ def large_work(**settings):
     ],
 )
 def test_the_first_way_that_fits_is_proposed(monkeypatch, settings, words):
-    needed = sum(count_bytes(large_work(**settings)).values())
-    pretend_free(monkeypatch, needed + 1)
+    work = large_work(**settings)
+    pretend_free(monkeypatch, needed_bytes(work, count_bytes(work)) + 1)
     assert words in propose(large_work())
 
 
 def test_where_nothing_fits_the_sentence_says_so(monkeypatch):
     pretend_free(monkeypatch, 10)
     sentence = propose(large_work())
-    assert sentence.startswith("one text at a time takes 0.1 GB, and 0.0 GB are free")
+    assert sentence.startswith("one text at a time takes 0.2 GB, and 0.0 GB are free")

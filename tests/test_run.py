@@ -70,7 +70,7 @@ def test_the_log_tells_of_each_step_and_of_evaluations(unbroken, tmp_path):
 
 
 def test_the_losses_are_those_of_the_steps_batches(tmp_path):
-    """The first is a new model's on the first batch, the last evaluation the result's."""
+    """The first is a new model's, and the last evaluation is the result's."""
     outcome(tmp_path, STEADY)
     entries = RunFolder(tmp_path).entries()
     batches = StepBatches(TRAIN, SETTINGS.batch_size, SETTINGS.num_steps)
@@ -85,7 +85,8 @@ def test_the_losses_are_those_of_the_steps_batches(tmp_path):
 
 
 def test_it_learns_its_windows_by_heart(tmp_path):
-    outcome(tmp_path, replace(STEADY, num_steps=200, weight_decay=0.0))
+    settings = replace(STEADY, num_steps=200, weight_decay=0.0)
+    outcome(tmp_path, settings, replace(RHYTHM, save_freq=200))
     found = losses(tmp_path)
     assert found[0] == pytest.approx(math.log(CONFIG["vocab_size"]), abs=0.1)
     assert max(found[-10:]) < 1.5
@@ -182,7 +183,7 @@ def test_it_runs_in_another_thread(path, unbroken):
 
 
 def test_killed_again_and_again_it_ends_as_if_nothing_had_happened():
-    """At random moments and between file operations, 24 times; see tests/kill_run.py."""
+    """24 times at random, and before each file operation: see tests/kill_run.py."""
     command = [sys.executable, "-m", "tests.kill_run", "--kills", "24"]
     done = subprocess.run(
         command,

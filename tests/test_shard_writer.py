@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
 from pathlib import Path
 from random import Random
 
@@ -239,15 +239,25 @@ def test_old_shards_are_not_tokenized_again(
     assert [number for number, p in trained if p.text in encoded][0] == first
 
 
-def in_child(work):
-    """Run a function in a process of its own: a started one, to be joined."""
-    process = get_context("fork").Process(target=work)
+def in_child(work, *args):
+    """Call a function in a process of its own: a started one, to be joined.
+
+    It is a fork of a process that has no threads, so that none can hold a lock.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["tests.test_shard_writer"])
+    process = context.Process(target=work, args=args)
     process.start()
     return process
 
 
-def dying_at(step):
-    """Make this process kill itself before the given one of its steps to the disk."""
+def write_few(folder, vocabulary):
+    """Write the shards of a few texts."""
+    write(folder, BPETokenizer.load(vocabulary), TEXTS[:15])
+
+
+def write_and_die(folder, vocabulary, step):
+    """Write until the given one of all steps to the disk, and be killed before it."""
     steps = iter(range(step + 1))
 
     def mortal(usual):
@@ -258,49 +268,55 @@ def dying_at(step):
 
         return call
 
+    os.fsync = lambda file: None  # nothing waits for the disk here either
     for module, name in ((os, "fsync"), (os, "replace"), (Path, "write_bytes")):
         setattr(module, name, mortal(getattr(module, name)))
+    write_few(folder, vocabulary)
+
+
+def write_slowly(folder, vocabulary):
+    """Write to a disk that is slow."""
+    os.fsync = lambda file: time.sleep(0.002)
+    write_few(folder, vocabulary)
 
 
 @pytest.fixture
-def unbroken(tmp_path, small_tokenizer):
+def vocabulary(tmp_path, small_tokenizer):
+    """A file of the small tokenizer's."""
+    small_tokenizer.save(tmp_path / "small.json")
+    return tmp_path / "small.json"
+
+
+@pytest.fixture
+def unbroken(tmp_path, vocabulary):
     """What a run over a few texts writes that nothing happens to."""
-    write(tmp_path / "unbroken", small_tokenizer, TEXTS[:15])
+    write_few(tmp_path / "unbroken", vocabulary)
     return contents(tmp_path / "unbroken")
 
 
 needs_fork = pytest.mark.skipif(
-    not hasattr(os, "fork"), reason="needs a system with fork"
+    "forkserver" not in get_all_start_methods(), reason="needs a system with fork"
 )
 
 
 @needs_fork
-def test_a_process_may_be_killed_at_every_step(folder, small_tokenizer, unbroken):
-    def work():
-        dying_at(step)
-        write(target, small_tokenizer, TEXTS[:15])
-
+def test_a_process_may_be_killed_at_every_step(folder, vocabulary, unbroken):
     step, exit_code = 0, -signal.SIGKILL
     while exit_code == -signal.SIGKILL:
-        target = folder / str(step)
-        process = in_child(work)
+        process = in_child(write_and_die, folder / str(step), vocabulary, step)
         process.join()
         exit_code = process.exitcode
-        write(target, small_tokenizer, TEXTS[:15])
-        assert contents(target) == unbroken, step
+        write_few(folder / str(step), vocabulary)
+        assert contents(folder / str(step)) == unbroken, step
         step += 1
     assert exit_code == 0 and step > 4 * len(unbroken)
 
 
 @needs_fork
-def test_a_process_may_be_killed_at_any_moment(folder, small_tokenizer, unbroken):
-    def work():
-        os.fsync = lambda file: time.sleep(0.002)  # a disk that is slow
-        write(folder, small_tokenizer, TEXTS[:15])
-
+def test_a_process_may_be_killed_at_any_moment(folder, vocabulary, unbroken):
     draw, num_killed, exit_code = Random(123), 0, None
     while exit_code != 0:
-        process = in_child(work)
+        process = in_child(write_slowly, folder, vocabulary)
         process.join(draw.uniform(0, 0.02 * (1 + num_killed)))  # longer and longer
         process.kill()
         process.join()

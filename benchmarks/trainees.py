@@ -1,0 +1,121 @@
+"""GPT-2 124M as its users train it: ours, the book's, transformers', litgpt's.
+
+Each function makes a Trainee of a config of ours: random weights, dropout, AdamW. The
+peers are imported where they are used, since they need not be installed. The book's
+model is ours, number for number. transformers' head is its token embedding: 124 million
+parameters in the place of 163. litgpt's model turns queries and keys instead of adding
+embeddings of positions, and has no dropout; its training is in bfloat16 by default.
+None is compiled, which on a CPU takes a minute and gains nothing.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from ch04.gpt import GPTModel
+from ch05.device import autocast, fast_math
+from ch05.training import calc_loss_batch
+
+ADAMW = {"lr": 4e-4, "weight_decay": 0.1}
+OURS, FASTER = "ours, float32", "ours, bfloat16"
+BOOK, TRANSFORMERS, LITGPT = "the book's", "transformers", "litgpt, bfloat16"
+
+
+@dataclass
+class Trainee:
+    """A model, what its users train it with, and calc_loss(inputs, targets)."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    calc_loss: object
+
+    def step(self, batch):
+        """Train on a batch, (inputs, targets)."""
+        self.optimizer.zero_grad()
+        self.calc_loss(*batch).backward()
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def evaluate(self, batch):
+        """The loss of a batch without dropout."""
+        self.model.eval()
+        return self.calc_loss(*batch).item()
+
+
+def our_trainee(cfg, dtype):
+    """Our model as the course trains it, with products in dtype."""
+    fast_math("cpu")
+    model = GPTModel(cfg)
+
+    def calc_loss(inputs, targets):
+        with autocast("cpu", dtype):
+            return calc_loss_batch(inputs, targets, model, "cpu")
+
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=True)
+    return Trainee(model, optimizer, calc_loss)
+
+
+def book_trainee(cfg):
+    """The book's model by the book's functions."""
+    from llms_from_scratch import ch04, ch05
+
+    model = ch04.GPTModel(cfg)
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+    return Trainee(
+        model, optimizer, lambda *batch: ch05.calc_loss_batch(*batch, model, "cpu")
+    )
+
+
+def transformers_trainee(cfg):
+    """transformers' GPT-2 of our shape, with its default attention."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = {"n_embd": cfg["emb_dim"], "n_layer": cfg["n_layers"]}
+    shape |= {"n_head": cfg["n_heads"], "n_positions": cfg["context_length"]}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=cfg["vocab_size"], **shape))
+
+    def calc_loss(inputs, targets):
+        logits = model(inputs, use_cache=False).logits
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+    return Trainee(model, optimizer, calc_loss)
+
+
+def litgpt_trainee(cfg):
+    """litgpt's model of our shape, its loss, and the precision that it defaults to."""
+    from litgpt.config import Config
+    from litgpt.model import GPT
+    from litgpt.utils import chunked_cross_entropy
+
+    shape = {"n_embd": cfg["emb_dim"], "n_layer": cfg["n_layers"]}
+    shape |= {"n_head": cfg["n_heads"], "block_size": cfg["context_length"]}
+    shape |= {"vocab_size": cfg["vocab_size"], "padded_vocab_size": cfg["vocab_size"]}
+    blocks = {"parallel_residual": False, "gelu_approximate": "tanh"}
+    model = GPT(Config(**shape, **blocks))
+    model.apply(model._init_weights)
+
+    def calc_loss(inputs, targets):
+        with autocast("cpu", torch.bfloat16):
+            return chunked_cross_entropy(model(inputs), targets)
+
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+    return Trainee(model, optimizer, calc_loss)
+
+
+TRAINEES = {
+    BOOK: (book_trainee, "llms_from_scratch"),
+    TRANSFORMERS: (transformers_trainee, "transformers"),
+    LITGPT: (litgpt_trainee, "litgpt"),
+    OURS: (lambda cfg: our_trainee(cfg, torch.float32), "torch"),
+    FASTER: (lambda cfg: our_trainee(cfg, torch.bfloat16), "torch"),
+}
+
+
+def random_batch(cfg, batch_size):
+    """The same random (inputs, targets) for all, each (batch_size, context_length)."""
+    shape = batch_size, cfg["context_length"] + 1
+    generator = torch.Generator().manual_seed(123)
+    ids = torch.randint(cfg["vocab_size"], shape, generator=generator)
+    return ids[:, :-1], ids[:, 1:]

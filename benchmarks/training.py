@@ -1,0 +1,137 @@
+"""A training step and an evaluation of GPT-2 124M, beside three peers'.
+
+Two texts of 256 tokens, dropout 0.1, AdamW; one batch for all, of random ids. Each
+trains as `benchmarks/trainees.py` says, in processes of its own, several times in turn.
+"""
+
+import statistics
+
+import torch
+
+from benchmarks.measure import in_fresh_process, missing, peak_megabytes, stopwatch
+from benchmarks.table import Row
+from benchmarks.trainees import (
+    BOOK,
+    FASTER,
+    LITGPT,
+    OURS,
+    TRAINEES,
+    TRANSFORMERS,
+    random_batch,
+)
+from ch04.gpt import GPT_CONFIG_124M
+
+CONFIG = GPT_CONFIG_124M | {"context_length": 256}
+BATCH_SIZE = 2
+ROUNDS, NUM_STEPS, NUM_EVALUATIONS = 3, 4, 3
+SAME_LOSS = 0.05  # nats by which models may differ that have learned the same
+WORKS = {
+    "steps": ("training step", "tokens/s"),
+    "evaluations": ("evaluation", "tokens/s"),
+    "megabytes": ("memory of training", "MB"),
+}
+COMPARED = (  # what, ours, a peer, the goal
+    ("steps", OURS, BOOK, 3.0),
+    ("steps", OURS, TRANSFORMERS, 2.5),
+    ("steps", FASTER, BOOK, 4.0),
+    ("steps", FASTER, TRANSFORMERS, 3.5),
+    ("steps", FASTER, LITGPT, None),
+    ("evaluations", OURS, BOOK, None),
+    ("evaluations", OURS, TRANSFORMERS, None),
+    ("evaluations", FASTER, LITGPT, None),
+    ("megabytes", OURS, BOOK, 0.7),
+    ("megabytes", FASTER, BOOK, 0.7),
+)
+
+
+def measure_trainee(title, cfg):
+    """Train a model of TRAINEES a few steps on one batch: a dict of what was found.
+
+    "steps" and "evaluations": seconds of each, the first step left out; "losses"
+    without dropout, before and after; "parameters"; "megabytes", the process's most.
+    """
+    torch.manual_seed(123)
+    trainee = TRAINEES[title][0](cfg)
+    batch = random_batch(cfg, BATCH_SIZE)
+    steps, evaluations, losses = [], [], [trainee.evaluate(batch)]
+    trainee.model.train()
+    for _ in range(NUM_STEPS):
+        with stopwatch(steps):
+            trainee.step(batch)
+    for _ in range(NUM_EVALUATIONS):
+        with stopwatch(evaluations):
+            losses.append(trainee.evaluate(batch))
+    return {
+        "steps": steps[1:],
+        "evaluations": evaluations,
+        "losses": [losses[0], losses[-1]],
+        "parameters": sum(p.numel() for p in trainee.model.parameters()),
+        "megabytes": peak_megabytes(),
+    }
+
+
+def measure_all(cfg):
+    """({title: what `measure_trainee` found, its lists joined}, notes on the missing).
+
+    All take turns, so that a disturbance meets them all.
+    """
+    found, notes = {}, []
+    absent = set()
+    for _ in range(ROUNDS):
+        for title, (_, package) in TRAINEES.items():
+            if title in absent:
+                continue
+            try:
+                once = in_fresh_process(measure_trainee, title, cfg)
+            except ImportError as error:
+                absent.add(title)
+                notes.append(missing(package, error))
+                continue
+            so_far = found.setdefault(title, once | {"steps": [], "evaluations": []})
+            for name in ("steps", "evaluations"):
+                so_far[name] += once[name]
+    return found, notes
+
+
+def check_same_work(found):
+    """Raise RuntimeError unless ours and the book's have learned the same."""
+    ours, book = found[OURS], found[BOOK]
+    gap = max(abs(a - b) for a, b in zip(ours["losses"], book["losses"]))
+    if ours["parameters"] != book["parameters"] or gap > SAME_LOSS:
+        raise RuntimeError(f"ours and the book's did other work: {ours}, {book}")
+
+
+def figure(once, key):
+    """Tokens a second, from the median of the seconds of `key`, or megabytes."""
+    if key == "megabytes":
+        return once[key]
+    return BATCH_SIZE * CONFIG["context_length"] / statistics.median(once[key])
+
+
+def compare(found):
+    """Rows of the table from what was found, {title: what `measure_trainee` gives}."""
+    rows = []
+    for key, ours, peer, goal in COMPARED:
+        if peer in found:
+            work, unit = WORKS[key]
+            both = figure(found[ours], key), figure(found[peer], key)
+            rows.append(Row(work, ours, peer, *both, unit, goal))
+    return rows
+
+
+def measure_rows():
+    """Measure all: rows of the table, and notes."""
+    found, notes = measure_all(CONFIG)
+    if BOOK in found:
+        check_same_work(found)
+    return compare(found), notes + [describe(*item) for item in found.items()]
+
+
+def describe(title, once):
+    """What a model is and what it has learned, in a sentence."""
+    before, after = once["losses"]
+    millions = once["parameters"] / 1e6
+    return (
+        f"{title}: {millions:.1f} million parameters, loss {before:.3f}, "
+        f"after {NUM_STEPS} steps on one batch {after:.3f}."
+    )
