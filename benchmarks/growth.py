@@ -14,23 +14,22 @@ from pathlib import Path
 import matplotlib
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
+from matplotlib.ticker import LogLocator, NullLocator
 
-from benchmarks.measure import in_fresh_process, machine, median_seconds, stopwatch
+from benchmarks.limits import DTYPES, measure_limits
+from benchmarks.measure import in_fresh_process, machine, stopwatch
 from benchmarks.scaling import flops_a_token
 from benchmarks.trainees import our_trainee, random_batch
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate_stream
-from ch05.device import fast_math
 
 PLOT = Path(__file__).with_name("growth.png")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 AXES = {"context": "tokens of context", "batch": "texts in a batch", "blocks": "blocks"}
 TRAINED = {"context": 256, "batch": 2, "blocks": 12}
 TRAINED_AT = {"context": (64, 128, 256, 512), "batch": (1, 2, 4), "blocks": (3, 6, 12)}
 DECODED = {"context": 256, "batch": 1, "blocks": 12}
 DECODED_AT = {
-    "context": (4, 256, 512, 960),
+    "context": (4, 64, 256, 960),
     "batch": (1, 2, 4, 8),
     "blocks": (3, 6, 12),
 }
@@ -48,32 +47,6 @@ def config(size):
     """The config of a model that trains at a size."""
     lengths = {"context_length": size["context"], "n_layers": size["blocks"]}
     return GPT_CONFIG_124M | lengths
-
-
-def product_speed(dtype, num_rows=512, num_columns=3072, runs=50):
-    """Operations a second of a linear layer 768 wide, of a step's usual size."""
-    factors = torch.randn(num_rows, 768), torch.randn(num_columns, 768)
-    factors = [factor.to(dtype) for factor in factors]
-    seconds = median_seconds(lambda: factors, lambda pair: F.linear(*pair), runs)
-    return 2 * num_rows * num_columns * 768 / seconds
-
-
-def read_speed(megabytes=512, runs=10):
-    """Bytes a second that a sum over a block of memory reads."""
-    block = torch.ones(megabytes * 250_000)  # float32
-    return 4 * block.numel() / median_seconds(lambda: block, torch.sum, runs)
-
-
-def measure_limits():
-    """What this machine does in a second: {what: operations, or bytes of memory}.
-
-    "default" are float32 products as PyTorch computes them unasked, the others those
-    after `fast_math`.
-    """
-    limits = {"default": product_speed(torch.float32)}
-    fast_math("cpu")
-    limits |= {name: product_speed(dtype) for name, dtype in DTYPES.items()}
-    return limits | {"memory": read_speed()}
 
 
 def measure_step(size, dtype):
@@ -164,7 +137,11 @@ def draw_growth(found, path, title):
             ax.set(xlabel=AXES[axis], xscale="log", yscale="log")
             values = (TRAINED_AT, DECODED_AT)[row][axis]
             ax.set_xticks(values, values)
-            ax.minorticks_off()
+            ax.set_xticks([], minor=True)
+            ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.yaxis.set_major_formatter("{x:g}")
+            ax.yaxis.set_minor_locator(NullLocator())
+            ax.margins(x=0.12, y=0.12)
         axes[row][0].set_ylabel("seconds a step" if row == 0 else "seconds a token")
         axes[row][0].legend(fontsize=8)
     fig.suptitle(title, fontsize=9)

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 COLUMNS = "work", "ours", "peer", "our figure", "peer's", "ratio", "goal", "met"
 SMALL_IS_GOOD = "MB", "s"
 COLORS = {None: "tab:gray", True: "tab:blue", False: "tab:red"}
+LEGEND = "blue: goal met, red: goal missed, gray: no goal, black mark: the ratio's goal"
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def draw(rows, path, title):
     for ax, (label, found) in zip(axes.flat, panels.items()):
         draw_bars(ax, found)
         ax.set_xlabel(label)
-    fig.suptitle(title, fontsize=9)
+    fig.suptitle(f"{title}\n{LEGEND}", fontsize=9)
     fig.savefig(path, dpi=150)
     plt.close(fig)
 
@@ -132,26 +133,19 @@ def draw(rows, path, title):
 def draw_bars(ax, rows):
     """Draw a bar for each row, from 1, and a black mark where its goal is."""
     places = range(len(rows))
-    ratios = [row.ratio for row in rows]
     colors = [COLORS[row.met] for row in rows]
-    ax.barh(places, [ratio - 1 for ratio in ratios], left=1, color=colors)
+    ax.barh(places, [row.ratio - 1 for row in rows], left=1, color=colors)
     ax.axvline(1, color="black", linewidth=0.8)
     for place, row in zip(places, rows):
         if row.goal is not None:
             ax.plot([row.goal] * 2, [place - 0.45, place + 0.45], color="black")
-        side = "left" if row.ratio >= 1 else "right"
-        gap = 3 if row.ratio >= 1 else -3
-        ax.annotate(
-            f"{short(row.ratio)}x",
-            (row.ratio, place),
-            (gap, 0),
-            textcoords="offset points",
-            ha=side,
-            va="center",
-            fontsize=8,
-        )
+        beside = ax.get_yaxis_transform()  # x in widths of the panel
+        words = f"{short(row.ratio)}x"
+        ax.text(1.01, place, words, transform=beside, va="center", fontsize=8)
     labels = [f"{row.work}: {row.ours} / {row.peer}" for row in rows]
     ax.set_yticks(places, labels, fontsize=8)
     ax.set_xscale("log")
-    ax.margins(x=0.15)
+    ax.xaxis.set_major_formatter("{x:g}x")
+    ax.xaxis.set_minor_formatter("")
+    ax.margins(x=0.1)
     ax.invert_yaxis()

@@ -8,7 +8,9 @@ import statistics
 
 import torch
 
+from benchmarks.limits import measure_limits
 from benchmarks.measure import in_fresh_process, missing, peak_megabytes, stopwatch
+from benchmarks.scaling import flops_a_token
 from benchmarks.table import Row
 from benchmarks.trainees import (
     BOOK,
@@ -124,7 +126,8 @@ def measure_rows():
     found, notes = measure_all(CONFIG)
     if BOOK in found:
         check_same_work(found)
-    return compare(found), notes + [describe(*item) for item in found.items()]
+    notes += [describe(*item) for item in found.items()]
+    return compare(found), [*notes, describe_limits(in_fresh_process(measure_limits))]
 
 
 def describe(title, once):
@@ -134,4 +137,14 @@ def describe(title, once):
     return (
         f"{title}: {millions:.1f} million parameters, loss {before:.3f}, "
         f"after {NUM_STEPS} steps on one batch {after:.3f}."
+    )
+
+
+def describe_limits(limits):
+    """What the products of a step allow at most on this machine, in a sentence."""
+    most = {name: f"{limits[name] / flops_a_token(CONFIG):.0f}" for name in limits}
+    return (
+        f"Were a step its matrix products alone, this machine would train on "
+        f"{most['default']} tokens/s in float32 as PyTorch computes it unasked, "
+        f"{most['float32']} as `fast_math` sets it, {most['bfloat16']} in bfloat16."
     )

@@ -21,7 +21,7 @@ CHOICE = Path(__file__).parent / "checkpoints/device.json"
 # what a step is measured with: GPT-2's width, few blocks and a small vocabulary
 STEP_CONFIG = GPT_CONFIG_124M | {"vocab_size": 4096, "n_layers": 2}
 NUM_TIMED = 5  # steps, or as many of them as begin within two seconds
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 ONEDNN_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read at oneDNN's first product
 
 
@@ -140,8 +140,8 @@ def fast_math(device):
     os.environ.setdefault(ONEDNN_CACHE, "128")
     if on_cpu and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_MMAP_MAX, 0)  # older glibc refuse a high M_MMAP_THRESHOLD
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never, however much is free
 
 
 def fast_dtype(device):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import growth, loading, measure, text, trainees, training
+from benchmarks import growth, limits, loading, measure, text, trainees, training
 from benchmarks.table import (
     COLUMNS,
     Row,
@@ -146,6 +146,8 @@ def tiny_benchmark(monkeypatch, one_thread, usual_precision):
     monkeypatch.setattr(training, "in_fresh_process", in_this_process)
     monkeypatch.setattr(training, "ROUNDS", 2)
     monkeypatch.setattr(training, "CONFIG", TINY)
+    found = {"default": 1e9, "float32": 2e9, "bfloat16": 4e9, "memory": 1e10}
+    monkeypatch.setattr(training, "measure_limits", lambda: found)
 
     def not_installed(cfg):
         raise ModuleNotFoundError("No module named 'litgpt'", name="litgpt")
@@ -167,7 +169,7 @@ def test_without_any_peer_nothing_is_compared(tiny_benchmark, monkeypatch):
         monkeypatch.setitem(training.TRAINEES, title, absent)
     rows, notes = training.measure_rows()
     assert rows == []
-    assert len(notes) == 3 + 2  # three are missing, two of ours are described
+    assert len(notes) == 3 + 2 + 1  # missing peers, ours, this machine's limits
 
 
 def test_rounds_are_joined(tiny_benchmark):
@@ -307,8 +309,8 @@ def test_steps_and_tokens_are_timed(monkeypatch, one_thread, usual_precision):
     size = {"context": 4, "batch": 2, "blocks": 1}
     assert growth.measure_step(size, "float32") > 0
     assert growth.measure_token(size) > 0
-    assert growth.product_speed(torch.float32, 4, 4, runs=1) > 0
-    assert growth.read_speed(megabytes=1, runs=1) > 0
+    assert limits.product_speed(torch.float32, 4, 4, runs=1) > 0
+    assert limits.read_speed(megabytes=1, runs=1) > 0
 
 
 @pytest.fixture

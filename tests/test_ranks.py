@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from time import monotonic, sleep
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # Dropout draws other numbers for a share than for the whole: without it they compare.
 STEADY = replace(SETTINGS, config=CONFIG | {"drop_rate": 0.0})
 KINDS = {"DDP": False, "FSDP2": True}  # name: is_sharded
-ENDLESS = 10**6  # steps
+ENDLESS = 10**5  # steps, which take many minutes
 
 
 @contextmanager
@@ -47,7 +47,15 @@ def torchrun(num_processes, folder, jobs):
         try:
             yield process
         finally:
-            process.kill()
+            kill_all(process)
+
+
+def kill_all(process):
+    """Kill a process, if it still runs, and all that it has started."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
 
 
 def job(folder, stop_at=None, drop_rate=0.0, is_sharded=False, num_parts=1, **settings):

@@ -1,8 +1,9 @@
 """A pretraining run that takes a second, for tests that stop it, kill it or share it.
 
-`python -m tests.tiny_run '[{"folder": "here", "stop_at": 3}]'` does each run of a list,
-one after the other, with the arguments of `tiny_run`. Under torchrun all processes
-share each of them.
+`python -m tests.tiny_run '[{"folder": "here", "stop_at": 3}]'` does a list of runs, one
+after the other. Each names its folder, and may name the step after which it is told to
+stop, and what differs from SETTINGS and RHYTHM ("settings", "rhythm"). Under torchrun
+all processes share each of them.
 """
 
 import hashlib
@@ -19,14 +20,13 @@ from ch05.ranks import joined, rank, world_size
 from ch05.run import Rhythm, RunSettings, run_to_end
 from ch05.run_folder import RunFolder
 
-CONFIG = GPT_CONFIG_124M | {
+CONFIG = GPT_CONFIG_124M | {  # with its dropout: the same draws have to come again
     "vocab_size": 61,
     "context_length": 8,
     "emb_dim": 16,
     "n_heads": 2,
     "n_layers": 2,
 }
-# drop_rate 0.1 of GPT-2: what dropout draws has to come again, too
 SETTINGS = RunSettings(
     config=CONFIG,
     data="random windows",
@@ -84,7 +84,7 @@ def tiny_run(folder, settings=SETTINGS, rhythm=RHYTHM, device="cpu"):
 
 
 def main():
-    """Do the runs that the command line lists; those that a signal ends, too."""
+    """Do the runs that the command line lists."""
     with joined() as device:
         for job in json.loads(sys.argv[1]):
             settings = replace(SETTINGS, **job.get("settings", {}))
