@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ch04.gpt import GPTModel
 from ch05.device import autocast, fast_math
+from ch05.fast_dropout import FastDropout
 from ch05.training import calc_loss_batch
 
 ADAMW = {"lr": 4e-4, "weight_decay": 0.1}
@@ -43,8 +44,16 @@ class Trainee:
         return self.calc_loss(*batch).item()
 
 
+class OurTrainee(Trainee):
+    """A Trainee whose steps are those of a long run (ch05/run.py)."""
+
+    def step(self, batch):
+        with FastDropout():
+            super().step(batch)
+
+
 def our_trainee(cfg, dtype):
-    """Our model as the course trains it, with products in dtype."""
+    """Our model as the course trains it for hours, with products in dtype."""
     fast_math("cpu")
     model = GPTModel(cfg)
 
@@ -53,7 +62,7 @@ def our_trainee(cfg, dtype):
             return calc_loss_batch(inputs, targets, model, "cpu")
 
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=True)
-    return Trainee(model, optimizer, calc_loss)
+    return OurTrainee(model, optimizer, calc_loss)
 
 
 def book_trainee(cfg):

@@ -2,7 +2,8 @@
 
 One block of the model, and what stands before and behind the blocks, compute one batch
 of the real size. What autograd keeps is counted, how long it takes is measured, and the
-block's share is multiplied. Call `fast_math` before, as before the run itself.
+block's share is multiplied. Call `fast_math` before, as before the run itself; dropout
+is that of `FastDropout`, as in a run.
 `benchmarks.forecasting` compares forecasts with what real steps take.
 """
 
@@ -16,6 +17,7 @@ from torch import nn
 
 from ch05.checkpoint import build_model
 from ch05.device import autocast
+from ch05.fast_dropout import FastDropout
 from ch05.self_test import seeding
 from ch05.step_timer import measure_seconds
 from ch05.training import calc_loss_batch
@@ -111,7 +113,7 @@ def kept_bytes(block, x, dtype, device="cpu"):
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with hooks, autocast(device, dtype):
+    with hooks, autocast(device, dtype), FastDropout():
         y = block(x)  # held until the end, so that no storage is counted twice
     for parameter in block.parameters():
         kept.pop(parameter.data_ptr(), None)

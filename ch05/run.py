@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from ch04.gpt import GPTModel
 from ch05.device import autocast
+from ch05.fast_dropout import FastDropout
 from ch05.long_run import (
     ClippedGradients,
     StepBatches,
@@ -157,7 +158,7 @@ class Run:
         """
         start = time.perf_counter()
         try:
-            with asked_to_stop() as is_asked:
+            with asked_to_stop() as is_asked, FastDropout():
                 if self.step < self.settings.num_steps:
                     self.take_steps(is_asked)
         except FloatingPointError as error:

@@ -26,6 +26,7 @@ SUPPORT = {
     "tensorflow_reader.py",
     "assistant.py",
     "matvec.py",
+    "fast_dropout.py",
     "preflight.py",
     "step_timer.py",
     "self_test.py",
