@@ -1,9 +1,9 @@
 """Decoding measured: `python -m benchmarks.decoding` (some minutes).
 
 GPT-2 124M with random weights goes on from 4 tokens by 200, always the likeliest: ours
-without and with the key-value cache, and transformers' `generate` with the same
-weights, in one run, at both speeds of float32 products. Trust the ratios: machines
-differ, and are noisy.
+without and with the key-value cache, ours readied with smaller weights, and
+transformers' `generate` with the same weights, in one run, at both speeds of float32
+products. Trust the ratios: machines differ, and are noisy.
 """
 
 import statistics
@@ -16,12 +16,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from benchmarks.table import Row
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
+from ch05.readied import logit_error, ready_for_decoding
 from tests.test_gpt import copy_from_transformers
 
 PROMPT = torch.tensor([[15496, 11, 314, 716]])  # Hello, I am
 NUM_TOKENS = 200
 RUNS = 3
 OURS, THEIRS, UNCACHED = "ours, cached", "transformers", "ours, uncached"
+HALF, INT8 = "ours, float16 weights", "ours, int8 weights"
+EXACT = OURS, THEIRS, UNCACHED  # they write the same text
+MOST_OFF = 0.02  # of the logits' spread, with float16 weights
 
 
 @torch.no_grad()
@@ -55,7 +59,7 @@ def generate_theirs(model, num_tokens):
 
 
 def measure(writers):
-    """Tokens a second of each writer; AssertionError if they do not write the same."""
+    """Tokens a second of each writer; AssertionError if EXACT ones write two texts."""
     seconds, texts = {name: [] for name in writers}, {}
     for write in writers.values():
         write(num_tokens=8)  # the first run is slower
@@ -66,43 +70,61 @@ def measure(writers):
             start = time.perf_counter()
             texts[name] = write(num_tokens=NUM_TOKENS)
             seconds[name].append(time.perf_counter() - start)
-    text = texts[OURS]
-    assert all(torch.equal(other, text) for other in texts.values()), "texts differ"
+    assert all(torch.equal(texts[n], texts[OURS]) for n in EXACT), "texts differ"
     return {n: NUM_TOKENS / statistics.median(each) for n, each in seconds.items()}
 
 
 def measure_rows():
     """Rows of the benchmarks' table, with PyTorch's default float32 products; notes."""
-    speeds = measure(create_writers())
+    writers, note = create_writers()
+    speeds = measure(writers)
     rows = [
-        Row("decoding", OURS, peer, speeds[OURS], speeds[peer], "tokens/s", goal)
-        for peer, goal in ((THEIRS, 1.0), (UNCACHED, None))
+        Row("decoding", name, peer, speeds[name], speeds[peer], "tokens/s", goal)
+        for name, peer, goal in (
+            (OURS, THEIRS, 1.0),
+            (HALF, THEIRS, 3.0),
+            (INT8, THEIRS, 5.0),
+            (OURS, UNCACHED, None),
+        )
     ]
-    return rows, []
+    return rows, [note]
 
 
 def create_writers():
-    """What writes a continuation of num_tokens, by name."""
+    """What writes a continuation of num_tokens, by name; how far off logits are."""
     ours, theirs = twins()
-    return {
+    half, int8 = ready_for_decoding(ours), ready_for_decoding(ours, "int8")
+    writers = {
         OURS: partial(generate_ours, ours, use_cache=True),
+        HALF: partial(generate_ours, half, use_cache=True),
+        INT8: partial(generate_ours, int8, use_cache=True),
         THEIRS: partial(generate_theirs, theirs),
         UNCACHED: partial(generate_ours, ours, use_cache=False),
     }
+    text = writers[OURS](num_tokens=NUM_TOKENS)[0].tolist()
+    off_half, off_int8 = (logit_error(ours, each, text) for each in (half, int8))
+    if off_half > MOST_OFF:
+        raise RuntimeError(f"float16 weights put logits off by {off_half:.1%}")
+    return writers, (
+        f"The logits of readied models are off by at most {off_half:.1%} of their "
+        f"spread with float16 weights, by {off_int8:.1%} with int8."
+    )
 
 
 def main():
     """Measure with PyTorch's default float32 products and with the faster ones."""
-    writers = create_writers()
+    writers, note = create_writers()
+    print(note)
     threads = torch.get_num_threads()
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)
         print(f'float32 matmul precision "{precision}", {threads} threads')
         speeds = measure(writers)
         for name, speed in speeds.items():
-            print(f"  {name:14} {speed:6.1f} tokens/s")
-        print(f"  cached / uncached:   {speeds[OURS] / speeds[UNCACHED]:5.2f}")
-        print(f"  ours / transformers: {speeds[OURS] / speeds[THEIRS]:5.2f}")
+            print(f"  {name:22} {speed:6.1f} tokens/s")
+        print(f"  cached / uncached: {speeds[OURS] / speeds[UNCACHED]:.2f}")
+        for name in (OURS, HALF, INT8):
+            print(f"  {name} / transformers: {speeds[name] / speeds[THEIRS]:.2f}")
 
 
 if __name__ == "__main__":

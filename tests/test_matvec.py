@@ -91,7 +91,6 @@ def test_autocast_keeps_its_own_products(model, bmm_shapes):
     assert bmm_shapes == []
 
 
-@needs_mkl
 @pytest.mark.parametrize("ends_badly", [False, True])
 def test_products_are_as_precise_as_before_afterwards(model, ends_badly):
     before = torch.get_float32_matmul_precision()
@@ -107,3 +106,10 @@ def test_products_are_as_precise_as_before_afterwards(model, ends_badly):
         after = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(before)
     assert after == "medium"
+
+
+@pytest.mark.parametrize(("num_rows", "expected"), [(1, "highest"), (2, "medium")])
+def test_models_in_other_dtypes_are_as_fast(model, usual_precision, num_rows, expected):
+    torch.set_float32_matmul_precision("medium")
+    with fast_matvec(model.bfloat16(), num_rows):
+        assert torch.get_float32_matmul_precision() == expected

@@ -26,6 +26,8 @@ SUPPORT = {
     "tensorflow_reader.py",
     "assistant.py",
     "matvec.py",
+    "small_layers.py",
+    "readied.py",
     "fast_dropout.py",
     "preflight.py",
     "step_timer.py",
