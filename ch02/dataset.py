@@ -5,6 +5,7 @@ Shapes: num_tokens is the length of the text in tokens, max_length that of a win
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -54,7 +55,8 @@ class GPTDatasetV1(Dataset):
                 f"max_length {max_length} and stride {stride} must be at least 1"
             )
         token_ids = tokenizer.encode(txt, allowed_special={"<|endoftext|>"})
-        token_ids = torch.tensor(token_ids)
+        # numpy reads a long list some five times as fast as torch.tensor
+        token_ids = torch.from_numpy(np.array(token_ids, dtype=np.int64))
         if len(token_ids) <= max_length:
             raise ValueError(
                 f"the text has {len(token_ids)} tokens; one window of max_length "
