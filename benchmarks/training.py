@@ -26,7 +26,9 @@ from ch04.gpt import GPT_CONFIG_124M
 CONFIG = GPT_CONFIG_124M | {"context_length": 256}
 BATCH_SIZE = 2
 ROUNDS, NUM_STEPS, NUM_EVALUATIONS = 3, 4, 3
-SAME_LOSS = 0.05  # nats by which models may differ that have learned the same
+# nats by which the losses of one model may differ, before and after it has learned:
+# runs of one model whose dropout draws other numbers were up to 0.27 apart
+SAME_LOSSES = 0.01, 0.35
 WORKS = {
     "steps": ("training step", "tokens/s"),
     "evaluations": ("evaluation", "tokens/s"),
@@ -98,8 +100,11 @@ def measure_all(cfg):
 def check_same_work(found):
     """Raise RuntimeError unless ours and the book's have learned the same."""
     ours, book = found[OURS], found[BOOK]
-    gap = max(abs(a - b) for a, b in zip(ours["losses"], book["losses"]))
-    if ours["parameters"] != book["parameters"] or gap > SAME_LOSS:
+    is_near = all(
+        abs(a - b) < limit
+        for a, b, limit in zip(ours["losses"], book["losses"], SAME_LOSSES)
+    )
+    if ours["parameters"] != book["parameters"] or not is_near:
         raise RuntimeError(f"ours and the book's did other work: {ours}, {book}")
 
 

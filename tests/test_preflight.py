@@ -1,5 +1,6 @@
 """The forecast counts what is there, and says what fits."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import psutil
@@ -264,14 +265,12 @@ def test_free_bytes_are_the_systems(monkeypatch):
     assert free_bytes() == free_bytes("mps") == 17
 
 
-def test_lighter_ways_cut_batches_first_and_checkpoint_last(work):
-    ways = [(way.num_parts, way.is_checkpointed) for way in lighter(work)]
-    parts = [1, 2, 3, 6]
-    assert ways == [(n, False) for n in parts] + [(n, True) for n in parts]
+def test_lighter_ways_cut_batches_into_more_parts(work):
+    assert [way.num_parts for way in lighter(work)] == [1, 2, 3, 6]
 
 
 def test_lighter_ways_go_on_from_where_a_run_is(work):
-    begun = Workload(work.cfg, 6, 10, F32, num_parts=3, is_checkpointed=True)
+    begun = replace(work, num_parts=3, is_checkpointed=True)
     ways = [(way.num_parts, way.is_checkpointed) for way in lighter(begun)]
     assert ways == [(3, True), (6, True)]
 
@@ -287,7 +286,7 @@ def large_work(**settings):
     [
         ({}, "with num_parts 1 it takes"),
         ({"num_parts": 4}, "with num_parts 4 it takes"),
-        ({"num_parts": 64, "is_checkpointed": True}, "num_parts 64 and blocks checkp"),
+        ({"num_parts": 64}, "with num_parts 64 it takes"),
     ],
 )
 def test_the_first_way_that_fits_is_proposed(monkeypatch, settings, words):
