@@ -21,7 +21,7 @@ from tests.test_gpt import copy_from_transformers
 
 PROMPT = torch.tensor([[15496, 11, 314, 716]])  # Hello, I am
 NUM_TOKENS = 200
-RUNS = 3
+RUNS = 5
 OURS, THEIRS, UNCACHED = "ours, cached", "transformers", "ours, uncached"
 HALF, INT8 = "ours, float16 weights", "ours, int8 weights"
 EXACT = OURS, THEIRS, UNCACHED  # they write the same text

@@ -32,8 +32,8 @@ BF16, F32 = torch.bfloat16, torch.float32
 PRETRAINED = GPT_CONFIG_124M | {"qkv_bias": True, "drop_rate": 0.0}
 LORA_CHECKPOINTED = PLANS[3]
 SETTINGS = {
-    "5.2: 124M, 2 x 256 tokens": Workload(CONFIG, 2, 256, BF16),
-    "5.2: 124M, 2 x 256 tokens, float32": Workload(CONFIG, 2, 256, F32),
+    "124M, 2 x 256 tokens": Workload(CONFIG, 2, 256, BF16),
+    "124M, 2 x 256 tokens, float32": Workload(CONFIG, 2, 256, F32),
     "small GPT, 2 x 256 tokens, float32": Workload(SMALL_CONFIG, 2, 256, F32),
     "124M, 8 x 256 tokens in 4 parts": Workload(
         PRETRAINED, 8, 256, BF16, num_parts=4, is_tied=True

@@ -6,7 +6,7 @@ Shapes: b = batch; num_new = tokens that the cache has not seen; num_tokens = al
 import torch
 import torch.nn.functional as F
 
-from ch05.matvec import fast_matvec
+from ch05.fast_decoding import fast_linears, full_precision
 
 
 def pad_right(rows, context_size):
@@ -50,14 +50,15 @@ def project(att, x, positions):
 
 def attend(att, queries, keys, values, mask=None):
     """What the queries gather from the values: (b, num_queries, emb_dim)."""
-    context_vec = F.scaled_dot_product_attention(
-        queries,
-        keys,
-        values,
-        attn_mask=mask,
-        is_causal=mask is None and queries.shape[2] > 1,
-        enable_gqa=queries.shape[1] != keys.shape[1],
-    )  # (b, n_heads, num_queries, head_dim)
+    with full_precision():  # the faster one where queries are few
+        context_vec = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None and queries.shape[2] > 1,
+            enable_gqa=queries.shape[1] != keys.shape[1],
+        )  # (b, n_heads, num_queries, head_dim)
     return att.out_proj(context_vec.transpose(1, 2).flatten(2))
 
 
@@ -103,7 +104,7 @@ class CachedLogits:
         is_new = self.cache.num_tokens == 0
         if is_new or is_full:
             return self.model.out_head(self.read_all(rows))
-        with fast_matvec(self.model, len(rows)):
+        with fast_linears(self.model, len(rows)):
             return self.model.out_head(self.read_last(rows))
 
     def read_all(self, rows):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-FEW_ROWS = 8  # up to here, multiplying in float16 takes less time than unpacking
+HALF_ROWS = 8  # up to here, multiplying in float16 takes less time than unpacking
 UNPACKED = 2**20  # weights that are unpacked at once: they stay in the CPU's cache
 
 multiply_int8 = torch.ops.quantized.linear_dynamic.default
@@ -55,7 +55,7 @@ class HalfLinear(SmallLayer):
         return self.table.float()
 
     def forward(self, x):
-        if x.numel() <= FEW_ROWS * self.in_features:
+        if x.numel() <= HALF_ROWS * self.in_features:
             out = self.multiply_in_half(x)
         else:
             parts = self.table.split(max(1, UNPACKED // self.in_features))

@@ -25,7 +25,7 @@ SUPPORT = {
     "smollm2.py",
     "tensorflow_reader.py",
     "assistant.py",
-    "matvec.py",
+    "fast_decoding.py",
     "small_layers.py",
     "readied.py",
     "fast_dropout.py",

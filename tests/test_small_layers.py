@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from ch05 import small_layers
 from ch05.small_layers import (
-    FEW_ROWS,
+    HALF_ROWS,
     HalfHead,
     HalfLinear,
     Int8Linear,
@@ -37,7 +37,7 @@ def error(layer, x, weight=WEIGHT, bias=BIAS):
     ("layer_class", "limit"),
     [(HalfLinear, 0.005), (HalfHead, 0.005), (Int8Linear, 0.05)],
 )
-@pytest.mark.parametrize("shape", [(1, 24), (1, 1, 24), (3, 24), (2, FEW_ROWS, 24)])
+@pytest.mark.parametrize("shape", [(1, 24), (1, 1, 24), (3, 24), (2, HALF_ROWS, 24)])
 @pytest.mark.parametrize("bias", [None, BIAS])
 def test_outputs_are_near(layer_class, limit, shape, bias):
     assert error(layer_class(WEIGHT, bias), draw(*shape, seed=7), bias=bias) < limit
@@ -53,7 +53,7 @@ def test_weights_can_be_looked_at(layer_class):
 
 def test_many_rows_are_multiplied_in_parts(monkeypatch):
     monkeypatch.setattr(small_layers, "UNPACKED", 24 * 7)  # 40 = 5 * 7 + 5
-    layer, x = HalfLinear(WEIGHT, BIAS), draw(FEW_ROWS + 1, 24)
+    layer, x = HalfLinear(WEIGHT, BIAS), draw(HALF_ROWS + 1, 24)
     torch.testing.assert_close(layer(x), F.linear(x, WEIGHT.half().float(), BIAS))
 
 
