@@ -14,9 +14,12 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.table import Row
+from ch02.fetch import downloads_folder
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
+from ch05.pretrained import load_pretrained
 from ch05.readied import logit_error, ready_for_decoding
+from ch05.smollm2 import GGUF
 from tests.test_gpt import copy_from_transformers
 
 PROMPT = torch.tensor([[15496, 11, 314, 716]])  # Hello, I am
@@ -76,7 +79,7 @@ def measure(writers):
 
 def measure_rows():
     """Rows of the benchmarks' table, with PyTorch's default float32 products; notes."""
-    writers, note = create_writers()
+    writers, notes = create_writers()
     speeds = measure(writers)
     rows = [
         Row("decoding", name, peer, speeds[name], speeds[peer], "tokens/s", goal)
@@ -87,11 +90,11 @@ def measure_rows():
             (OURS, UNCACHED, None),
         )
     ]
-    return rows, [note]
+    return rows, notes
 
 
 def create_writers():
-    """What writes a continuation of num_tokens, by name; how far off logits are."""
+    """What writes a continuation of num_tokens, by name; notes on readied models."""
     ours, theirs = twins()
     half, int8 = ready_for_decoding(ours), ready_for_decoding(ours, "int8")
     writers = {
@@ -102,19 +105,37 @@ def create_writers():
         UNCACHED: partial(generate_ours, ours, use_cache=False),
     }
     text = writers[OURS](num_tokens=NUM_TOKENS)[0].tolist()
-    off_half, off_int8 = (logit_error(ours, each, text) for each in (half, int8))
-    if off_half > MOST_OFF:
-        raise RuntimeError(f"float16 weights put logits off by {off_half:.1%}")
-    return writers, (
-        f"The logits of readied models are off by at most {off_half:.1%} of their "
-        f"spread with float16 weights, by {off_int8:.1%} with int8."
+    if (off := logit_error(ours, half, text)) > MOST_OFF:
+        raise RuntimeError(f"float16 weights put logits off by {off:.1%}")
+    return writers, [describe_errors("random weights", ours, text), trained_note()]
+
+
+def describe_errors(whose, model, text):
+    """How far off the logits of readied copies are while they read ids, a sentence."""
+    copies = [ready_for_decoding(model, weights) for weights in ("float16", "int8")]
+    off_half, off_int8 = (logit_error(model, each, text) for each in copies)
+    return (
+        f"Readied, logits of {whose} are off by at most {off_half:.1%} of their spread "
+        f"with float16 weights, by {off_int8:.1%} with int8."
     )
+
+
+def trained_note():
+    """The same of SmolLM2 and what it writes, if its file is here."""
+    if not (downloads_folder() / "smollm2" / GGUF).is_file():
+        return (
+            "SmolLM2's logits: run `python -m ch05.pretrained get smollm2-135M` first."
+        )
+    pretrained = load_pretrained("smollm2-135M")
+    prompt = torch.tensor([pretrained.tokenizer.encode("The capital of France is")])
+    text = generate(pretrained.model, prompt, 40, 256)[0].tolist()
+    return describe_errors("SmolLM2-135M", pretrained.model, text)
 
 
 def main():
     """Measure with PyTorch's default float32 products and with the faster ones."""
-    writers, note = create_writers()
-    print(note)
+    writers, notes = create_writers()
+    print(*notes, sep="\n")
     threads = torch.get_num_threads()
     for precision in ("highest", "medium"):
         torch.set_float32_matmul_precision(precision)

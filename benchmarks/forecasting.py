@@ -15,14 +15,12 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
 
 import psutil
 import torch
 
 from ch04.gpt import GPT_CONFIG_124M
 from ch05.device import fast_math
-from ch05.fast_dropout import FastDropout
 from ch05.preflight import Workload, forecast_training
 from ch05.pretrain import CONFIG, SMALL_CONFIG
 from ch07.finetuning import add_answer_gradients, checkpoint_blocks
@@ -71,7 +69,7 @@ def measure_steps(work):
     for _ in range(NUM_STEPS):
         start = time.perf_counter()
         optimizer.zero_grad()
-        with nullcontext() if work.is_checkpointed else FastDropout():
+        with work.dropout():
             add_answer_gradients(
                 *batch, model, "cpu", work.num_parts, work.dtype, work.calc_loss
             )

@@ -1,4 +1,4 @@
-"""Loading GPT-2, beside the book and transformers: `python -m benchmarks.loading SIZE`.
+"""Loading GPT-2, beside the book and transformers: `python -m benchmarks.loading`.
 
 Random weights of GPT-2's shape are written in the three forms that the course reads;
 each is loaded in fresh processes as `load_pretrained` does it, sha256 and certificate
@@ -7,10 +7,10 @@ read once: transformers leaves them in the file until they are used. All imports
 made before, TensorFlow's too. Memory is the most that is held above them.
 """
 
+import argparse
 import json
 import os
 import statistics
-import sys
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -125,15 +125,14 @@ def measure_all(size):
 
 def compare(found):
     """Rows of the table from what `measure_all` found."""
-    rows = []
+    rows, work = [], "memory of loading"
     for title in OURS:
         _, *sizes = found[title]
-        work = "memory of loading"
         rows.append(Row(work, title, "the model itself", *sizes, "MB", goal=1.3))
     for peer, title in PEERS.items():
         if peer in found:
             seconds, megabytes, _ = zip(found[title], found[peer])
-            rows.append(Row("loading", title, peer, *seconds, "s"))
+            rows.append(Row("loading", title, peer, *seconds, "s", figure_goal=1.5))
             rows.append(Row(work, title, peer, *megabytes, "MB"))
     return rows
 
@@ -145,4 +144,7 @@ def measure_rows(size="124M"):
 
 
 if __name__ == "__main__":
-    print(plain_table(measure_rows(*sys.argv[1:2])[0]))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loading")
+    parser.add_argument("size", nargs="?", choices=NAMES, default="124M")
+    rows, notes = measure_rows(parser.parse_args().size)
+    print(plain_table(rows), *notes, sep="\n")

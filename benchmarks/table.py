@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import matplotlib.pyplot as plt
 
 COLUMNS = "work", "ours", "peer", "our figure", "peer's", "ratio", "goal", "met"
+ALIGNED = "---", "---", "---", "---:", "---:", "---:", "---", "---"  # in Markdown
 SMALL_IS_GOOD = "MB", "s"
 COLORS = {None: "tab:gray", True: "tab:blue", False: "tab:red"}
 LEGEND = "blue: goal met, red: goal missed, gray: no goal, black mark: the ratio's goal"
@@ -94,7 +95,7 @@ def plain_table(rows):
 
 def markdown_table(rows):
     """Rows as a table in Markdown."""
-    lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells() for row in rows)]
+    lines = [COLUMNS, ALIGNED, *(row.cells() for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

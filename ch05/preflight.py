@@ -9,6 +9,7 @@ is that of `FastDropout`, as in a run.
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 
 import psutil
@@ -63,6 +64,10 @@ class Workload:
         if self.prepare:
             self.prepare(model)
         return model.train()
+
+    def dropout(self):
+        """A `with` block: dropout as a run draws it; checkpointed blocks cannot."""
+        return nullcontext() if self.is_checkpointed else FastDropout()
 
     def draw_hidden(self, model):
         """A part's input to a block of a model: (part_size, num_tokens, emb_dim)."""

@@ -5,7 +5,6 @@ One block is measured, and what stands before and behind all of them.
 
 import statistics
 import time
-from contextlib import nullcontext
 from functools import partial
 
 import torch
@@ -13,7 +12,6 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ch05.device import autocast
-from ch05.fast_dropout import FastDropout
 from ch05.self_test import seeding
 from ch05.training import evaluating
 
@@ -60,8 +58,7 @@ def seconds_of(module, compute, work):
 
 def measure_seconds(work):
     """Seconds of a Workload's step, and of an evaluation of such a batch."""
-    fast = nullcontext() if work.is_checkpointed else FastDropout()
-    with seeding(torch.device(work.device)), fast:
+    with seeding(torch.device(work.device)), work.dropout():
         rest, batch = work.build(n_layers=1).to(work.device), work.draw_batch()
         block, rest.trf_blocks = rest.trf_blocks[0], PassOn()
         through_block = partial(block, work.draw_hidden(rest))

@@ -5,31 +5,21 @@ import torch
 
 from ch04.gpt import GPTModel
 from ch05.decoding import generate
-from ch05.llama import SMOLLM2_CONFIG_135M, LlamaModel
 from ch05.readied import logit_error, ready_for_decoding
 from ch05.small_layers import LinearPart, SmallEmbedding
 from ch07.lora import replace_linear_with_lora
 from tests.conftest import TINY
+from tests.test_preflight import ARCHITECTURES
 
-TINY_LLAMA = SMOLLM2_CONFIG_135M | {
-    "vocab_size": 101,
-    "context_length": 12,
-    "emb_dim": 16,
-    "n_heads": 4,
-    "n_layers": 2,
-    "hidden_dim": 24,
-    "n_kv_groups": 2,
-}
 IDS = [5, 17, 2, 99, 0, 41, 41, 8]
 
 
-@pytest.fixture(params=["GPT", "Llama"])
+@pytest.fixture(params=ARCHITECTURES)
 def model(request):
     """A seeded tiny model, in float32 on the CPU."""
+    build, cfg = ARCHITECTURES[request.param]
     torch.manual_seed(123)
-    if request.param == "GPT":
-        return GPTModel(TINY | {"qkv_bias": True}).eval()
-    return LlamaModel(TINY_LLAMA).eval()
+    return build(cfg).eval()
 
 
 @pytest.mark.parametrize(("weights", "limit"), [("float16", 0.02), ("int8", 0.3)])
