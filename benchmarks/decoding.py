@@ -121,7 +121,7 @@ def describe_errors(whose, model, text):
 
 
 def trained_note():
-    """The same of SmolLM2 and what it writes, if its file is here."""
+    """`describe_errors` of SmolLM2 and what it writes, if its file is here."""
     if not (downloads_folder() / "smollm2" / GGUF).is_file():
         return (
             "SmolLM2's logits: run `python -m ch05.pretrained get smollm2-135M` first."

@@ -33,8 +33,8 @@ HIGHEST_HALF = torch.finfo(torch.float16).max
 def ready_for_decoding(model, weights="float16"):
     """A copy of a GPTModel or LlamaModel with small weights, for `generate`.
 
-    weights: "float16", or "int8", which is faster and far less exact: `logit_error`
-    tells how much. The model stays as it was, and nothing of it is shared. The copy
+    weights: "float16", or "int8", which is faster and far less exact: a trained model
+    may write something else, and `logit_error` tells how much. The model stays as it was, and nothing of it is shared. The copy
     cannot be trained, moved off the CPU or saved. Raises ValueError for a model that is
     not in float32 on the CPU, or has weights that float16 cannot hold.
     """
