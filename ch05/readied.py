@@ -34,9 +34,10 @@ def ready_for_decoding(model, weights="float16"):
     """A copy of a GPTModel or LlamaModel with small weights, for `generate`.
 
     weights: "float16", or "int8", which is faster and far less exact: a trained model
-    may write something else, and `logit_error` tells how much. The model stays as it was, and nothing of it is shared. The copy
-    cannot be trained, moved off the CPU or saved. Raises ValueError for a model that is
-    not in float32 on the CPU, or has weights that float16 cannot hold.
+    may write something else, and `logit_error` tells how much. The model stays as it
+    was, and nothing of it is shared. The copy cannot be trained, moved off the CPU or
+    saved. Raises ValueError for a model that is not in float32 on the CPU, or has
+    weights that float16 cannot hold.
     """
     if weights not in CLASSES:
         raise ValueError(f"weights is {weights!r}; it must be one of {[*CLASSES]}")
