@@ -14,19 +14,19 @@ from torch import nn
 
 from ch05.kv_cache import CachedLogits
 from ch05.small_layers import (
-    HalfHead,
     HalfLinear,
     Int8Linear,
     JoinedLinear,
     LinearPart,
     SmallEmbedding,
+    half_classes,
     quantize,
 )
 
 # layers that read the input of another one beside them
 SAME_INPUT = {"W_key": "W_query", "W_value": "W_query", "up": "gate"}
 # for linear layers, and for the output layer
-CLASSES = {"float16": (HalfLinear, HalfHead), "int8": (Int8Linear, Int8Linear)}
+CLASSES = {"float16": half_classes(), "int8": (Int8Linear, Int8Linear)}
 HIGHEST_HALF = torch.finfo(torch.float16).max
 
 
@@ -43,16 +43,25 @@ def ready_for_decoding(model, weights="float16"):
         raise ValueError(f"weights is {weights!r}; it must be one of {[*CLASSES]}")
     check_can_be_readied(model)
     replaced = replace_linears(model, *CLASSES[weights])
-    embedding, scales = model.tok_emb.weight.detach(), None
-    if weights == "int8":
-        table, scales = quantize(embedding)  # a packed output layer has no rows
-    elif model.out_head.weight is model.tok_emb.weight:
-        table = replaced[id(model.out_head)].table
-    else:
-        table = embedding.half()
-    replaced[id(model.tok_emb)] = SmallEmbedding(table, scales)
+    replaced[id(model.tok_emb)] = small_embedding(
+        model, weights, replaced.get(id(model.out_head))
+    )
     # deepcopy takes what it finds in this dict for copies that it has made already
     return copy.deepcopy(model, replaced).eval().requires_grad_(False)
+
+
+def small_embedding(model, weights, small_head):
+    """What takes the place of the token embedding; it shares a tied head's weights.
+
+    Those that a library keeps in its own order have no rows to share.
+    """
+    table = model.tok_emb.weight.detach()
+    if weights == "int8":
+        return SmallEmbedding(*quantize(table))
+    is_tied = model.out_head.weight is model.tok_emb.weight
+    if is_tied and isinstance(small_head, HalfLinear):
+        return SmallEmbedding(small_head.table)
+    return SmallEmbedding(table.half())
 
 
 def check_can_be_readied(model):

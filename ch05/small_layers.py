@@ -13,6 +13,7 @@ from torch import nn
 HALF_ROWS = 8  # up to here, multiplying in float16 takes less time than unpacking
 UNPACKED = 2**20  # weights that are unpacked at once: they stay in the CPU's cache
 
+multiply_half = torch.ops.quantized.linear_dynamic_fp16.default
 multiply_int8 = torch.ops.quantized.linear_dynamic.default
 
 
@@ -36,8 +37,28 @@ class SmallLayer(nn.Module):
         return super()._apply(fn, recurse)
 
 
+class PackedHalfLinear(SmallLayer):
+    """A linear layer whose weights are float16, and its inputs and sums float32.
+
+    FBGEMM multiplies so on x86, and keeps the weights in its own order.
+    """
+
+    def __init__(self, weight, bias):
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
+
+    @property
+    def weight(self):
+        """The weights that it computes with, as float32."""
+        return self.packed.unpack()[0]
+
+    def forward(self, x):
+        return multiply_half(x, self.packed)
+
+
 class HalfLinear(SmallLayer):
-    """A linear layer whose weights are float16.
+    """A linear layer whose weights are float16, for where there is no FBGEMM.
 
     So are its inputs and sums when they are a few rows; many are multiplied in float32,
     with weights that are unpacked for it part by part.
@@ -82,6 +103,12 @@ class HalfHead(HalfLinear):
         means = (rows @ self.mean_weight).half()[:, None]  # rounded, and then exact
         distances = torch.addmm(-means, rows.half(), self.table.T)
         return (distances.float() + means).view(*x.shape[:-1], self.out_features)
+
+
+def half_classes():
+    """What is fast here with float16 weights: a linear and an output layer's class."""
+    has_fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
+    return (PackedHalfLinear,) * 2 if has_fbgemm else (HalfLinear, HalfHead)
 
 
 class Int8Linear(SmallLayer):

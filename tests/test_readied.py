@@ -5,8 +5,8 @@ import torch
 
 from ch04.gpt import GPTModel
 from ch05.decoding import generate
-from ch05.readied import logit_error, ready_for_decoding
-from ch05.small_layers import LinearPart, SmallEmbedding
+from ch05.readied import CLASSES, logit_error, ready_for_decoding
+from ch05.small_layers import HalfHead, HalfLinear, LinearPart, SmallEmbedding
 from ch07.lora import replace_linear_with_lora
 from tests.conftest import TINY
 from tests.test_preflight import ARCHITECTURES
@@ -22,13 +22,21 @@ def model(request):
     return build(cfg).eval()
 
 
-@pytest.mark.parametrize(("weights", "limit"), [("float16", 0.02), ("int8", 0.3)])
+@pytest.fixture(autouse=True)
+def float16_without_fbgemm(monkeypatch):
+    """Let "no FBGEMM" be what "float16" is where PyTorch lacks that library."""
+    monkeypatch.setitem(CLASSES, "no FBGEMM", (HalfLinear, HalfHead))
+
+
+@pytest.mark.parametrize(
+    ("weights", "limit"), [("float16", 0.02), ("no FBGEMM", 0.02), ("int8", 0.3)]
+)
 def test_logits_are_near(model, weights, limit):
     readied = ready_for_decoding(model, weights)
     assert 0 < logit_error(model, readied, IDS) < limit
 
 
-@pytest.mark.parametrize("weights", ["float16", "int8"])
+@pytest.mark.parametrize("weights", ["float16", "no FBGEMM", "int8"])
 def test_whole_texts_and_single_tokens_give_the_same(model, weights):
     readied = ready_for_decoding(model, weights)
     ids, settings = torch.tensor([IDS, IDS[::-1]]), (4, TINY["context_length"])
@@ -36,10 +44,12 @@ def test_whole_texts_and_single_tokens_give_the_same(model, weights):
     assert torch.equal(cached, generate(readied, ids, *settings, use_cache=False))
 
 
-def test_float16_writes_the_same_text(model):
+@pytest.mark.parametrize("weights", ["float16", "no FBGEMM"])
+def test_float16_writes_the_same_text(model, weights):
     ids, settings = torch.tensor([IDS[:4]]), (8, TINY["context_length"])
+    readied = ready_for_decoding(model, weights)
     expected = generate(model, ids, *settings)
-    assert torch.equal(generate(ready_for_decoding(model), ids, *settings), expected)
+    assert torch.equal(generate(readied, ids, *settings), expected)
 
 
 def size_in_bytes(model):
@@ -49,7 +59,7 @@ def size_in_bytes(model):
 
 
 def test_weights_are_half_as_large(model):
-    readied = ready_for_decoding(model)
+    readied = ready_for_decoding(model, "no FBGEMM")
     assert size_in_bytes(readied) < 0.65 * size_in_bytes(model)
 
 
@@ -69,9 +79,18 @@ def test_the_model_stays_as_it_was(model):
 
 def test_a_tied_embedding_is_held_once(model):
     model.out_head.weight = model.tok_emb.weight
-    readied = ready_for_decoding(model)
+    readied = ready_for_decoding(model, "no FBGEMM")
     assert readied.tok_emb.weight.data_ptr() == readied.out_head.table.data_ptr()
     assert logit_error(model, readied, IDS) < 0.02
+
+
+@pytest.mark.parametrize("weights", ["float16", "int8"])
+def test_a_tied_model_is_readied_too(model, weights):
+    model.out_head.weight = model.tok_emb.weight
+    readied = ready_for_decoding(model, weights)
+    torch.testing.assert_close(
+        readied.tok_emb(torch.arange(101)), model.tok_emb.weight, atol=0.02, rtol=0
+    )
 
 
 def test_layers_of_one_input_are_joined(model):

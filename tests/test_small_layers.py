@@ -1,5 +1,7 @@
 """Layers with small weights compute nearly what those compute that they replace."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,8 +14,15 @@ from ch05.small_layers import (
     Int8Linear,
     JoinedLinear,
     LinearPart,
+    PackedHalfLinear,
     SmallEmbedding,
+    half_classes,
     quantize,
+)
+
+needs_fbgemm = pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines,
+    reason="needs FBGEMM, which PyTorch has on x86",
 )
 
 
@@ -23,6 +32,7 @@ def draw(*shape, seed=123):
 
 
 WEIGHT, BIAS = draw(40, 24), draw(40, seed=5)
+PACKED = pytest.param(PackedHalfLinear, marks=needs_fbgemm)
 
 
 def error(layer, x, weight=WEIGHT, bias=BIAS):
@@ -35,7 +45,12 @@ def error(layer, x, weight=WEIGHT, bias=BIAS):
 
 @pytest.mark.parametrize(
     ("layer_class", "limit"),
-    [(HalfLinear, 0.005), (HalfHead, 0.005), (Int8Linear, 0.05)],
+    [
+        pytest.param(PackedHalfLinear, 0.001, marks=needs_fbgemm),
+        (HalfLinear, 0.005),
+        (HalfHead, 0.005),
+        (Int8Linear, 0.05),
+    ],
 )
 @pytest.mark.parametrize("shape", [(1, 24), (1, 1, 24), (3, 24), (2, HALF_ROWS, 24)])
 @pytest.mark.parametrize("bias", [None, BIAS])
@@ -43,7 +58,7 @@ def test_outputs_are_near(layer_class, limit, shape, bias):
     assert error(layer_class(WEIGHT, bias), draw(*shape, seed=7), bias=bias) < limit
 
 
-@pytest.mark.parametrize("layer_class", [HalfLinear, HalfHead, Int8Linear])
+@pytest.mark.parametrize("layer_class", [PACKED, HalfLinear, HalfHead, Int8Linear])
 def test_weights_can_be_looked_at(layer_class):
     layer = layer_class(WEIGHT, BIAS)
     assert layer.weight.dtype == torch.float32
@@ -55,6 +70,25 @@ def test_many_rows_are_multiplied_in_parts(monkeypatch):
     monkeypatch.setattr(small_layers, "UNPACKED", 24 * 7)  # 40 = 5 * 7 + 5
     layer, x = HalfLinear(WEIGHT, BIAS), draw(HALF_ROWS + 1, 24)
     torch.testing.assert_close(layer(x), F.linear(x, WEIGHT.half().float(), BIAS))
+
+
+@needs_fbgemm
+def test_float16_weights_lose_nothing_but_their_last_bits():
+    layer, x = PackedHalfLinear(WEIGHT, BIAS), draw(3, 24, seed=7)
+    torch.testing.assert_close(layer(x), F.linear(x, WEIGHT.half().float(), BIAS))
+
+
+@pytest.mark.parametrize(
+    ("engines", "classes"),
+    [
+        (["qnnpack", "x86", "fbgemm"], (PackedHalfLinear, PackedHalfLinear)),
+        (["qnnpack"], (HalfLinear, HalfHead)),
+    ],
+)
+def test_the_library_decides_how_float16_is_multiplied(monkeypatch, engines, classes):
+    quantized = SimpleNamespace(supported_engines=engines)
+    monkeypatch.setattr(torch.backends, "quantized", quantized)
+    assert half_classes() == classes
 
 
 def test_an_output_layer_is_exact_where_all_logits_are_large():
