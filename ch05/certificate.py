@@ -121,10 +121,11 @@ def gpt_steps(read_tensor, n_layers, n_heads):
     def read(name):
         return np.asarray(read_tensor(name))
 
-    positions = np.arange(len(read("wpe")))
-    ids = np.array(PROMPT_IDS) % len(read("wte"))
-    steps = {"tok_emb": (ids, read("wte")[ids]), "pos_emb": (positions, read("wpe"))}
-    x = read("wte")[ids] + read("wpe")[: len(ids)]
+    wte, wpe = read("wte"), read("wpe")
+    ids, positions = np.array(PROMPT_IDS) % len(wte), np.arange(len(wpe))
+    steps = {"tok_emb": (ids, wte[ids]), "pos_emb": (positions, wpe)}
+    x = wte[ids] + wpe[: len(ids)]
+    del wte  # the largest array: it is read once more at the end
     for layer in range(n_layers):
         block = block_steps(x, lambda name, n=layer: read(f"h{n}/{name}"), n_heads)
         steps |= {f"trf_blocks.{layer}{part}": step for part, step in block.items()}
