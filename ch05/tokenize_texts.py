@@ -70,14 +70,11 @@ def dataset_texts(name, subset, files, column):
         raise FetchError(
             f"LLMS_OFFLINE forbids fetching the data set {name}: unset it or give files"
         )
+    import datasets  # it takes a second, and few runs need it
+
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # or each reading is reported
     try:
-        from datasets import load_dataset
-    except ImportError:
-        raise FetchError(
-            "--dataset needs a package that the course does not: pip install datasets"
-        ) from None
-    try:
-        rows = load_dataset(
+        rows = datasets.load_dataset(
             name, subset, data_files=files or None, split="train", streaming=True
         )
         for number, row in enumerate(rows):
