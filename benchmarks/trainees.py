@@ -2,10 +2,11 @@
 
 Each function makes a Trainee of a config of ours: random weights, dropout, AdamW. The
 peers are imported where they are used, since they need not be installed. The book's
-model is ours, number for number. transformers' head is its token embedding: 124 million
-parameters in the place of 163. litgpt's model turns queries and keys instead of adding
-embeddings of positions, and has no dropout; its training is in bfloat16 by default.
-None is compiled, which on a CPU takes a minute and gains nothing.
+model is ours, number for number. transformers' output layer is its token embedding:
+124 million parameters in the place of 163. So is ours where it is "tied", like
+OpenAI's GPT-2 and the models of a long run (5.2). litgpt's model turns queries and keys
+instead of adding embeddings of positions, and has no dropout; its training is in
+bfloat16 by default. None is compiled, which on a CPU takes a minute and gains nothing.
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ import torch.nn.functional as F
 from ch04.gpt import GPTModel
 from ch05.device import autocast, fast_math
 from ch05.fast_dropout import FastDropout
+from ch05.long_run import initialize
 from ch05.training import calc_loss_batch
 
 ADAMW = {"lr": 4e-4, "weight_decay": 0.1}
 OURS, FASTER = "ours, float32", "ours, bfloat16"
+TIED, FASTER_TIED = "ours tied, float32", "ours tied, bfloat16"
 BOOK, TRANSFORMERS, LITGPT = "the book's", "transformers", "litgpt, bfloat16"
 
 
@@ -52,10 +55,12 @@ class OurTrainee(Trainee):
             super().step(batch)
 
 
-def our_trainee(cfg, dtype):
+def our_trainee(cfg, dtype, is_tied=False):
     """Our model as the course trains it for hours, with products in dtype."""
     fast_math("cpu")
     model = GPTModel(cfg)
+    if is_tied:
+        initialize(model)
 
     def calc_loss(inputs, targets):
         with autocast("cpu", dtype):
@@ -119,6 +124,8 @@ TRAINEES = {
     LITGPT: (litgpt_trainee, "litgpt"),
     OURS: (lambda cfg: our_trainee(cfg, torch.float32), "torch"),
     FASTER: (lambda cfg: our_trainee(cfg, torch.bfloat16), "torch"),
+    TIED: (lambda cfg: our_trainee(cfg, torch.float32, is_tied=True), "torch"),
+    FASTER_TIED: (lambda cfg: our_trainee(cfg, torch.bfloat16, is_tied=True), "torch"),
 }
 
 
