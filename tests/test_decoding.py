@@ -204,12 +204,19 @@ def test_a_choice_can_be_made_on_each_device(logits, device):
     assert (top == found[:, None]).any(dim=-1).all()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("values", [["nan"], ["inf"], ["-inf"], ["inf", "-inf"]])
 @pytest.mark.parametrize("temperature", [0, 1])
-def test_logits_that_are_no_numbers_are_refused(logits, value, temperature):
-    logits[2, 7] = value
+def test_logits_that_are_no_numbers_are_refused(logits, values, temperature):
+    for place, value in enumerate(values):
+        logits[2, 7 + place] = float(value)
     with pytest.raises(FloatingPointError, match="not finite"):
         choose_next(logits, temperature)
+
+
+def test_large_logits_of_small_types_are_numbers():
+    logits = torch.full((1, 50_257), 30_000.0, dtype=torch.float16)  # their sum is not
+    logits[0, 7] = 40_000
+    assert choose_next(logits).tolist() == [7]
 
 
 def test_a_broken_model_is_noticed(tiny_model, token_ids):
