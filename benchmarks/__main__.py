@@ -1,4 +1,4 @@
-"""The course beside its peers: `python -m benchmarks [PART ...]`, about 12 minutes.
+"""The course beside its peers: `python -m benchmarks [PART ...]`, about 15 minutes.
 
 Parts: training, decoding, loading, text; all of them unless some are named. Prints a
 table; having measured all parts, draws it to benchmarks/speed.png. Trust the ratios:
