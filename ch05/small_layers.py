@@ -12,6 +12,7 @@ from torch import nn
 
 HALF_ROWS = 8  # up to here, multiplying in float16 takes less time than unpacking
 UNPACKED = 2**20  # weights that are unpacked at once: they stay in the CPU's cache
+FBGEMM_ENGINES = "x86", "fbgemm"  # what PyTorch calls it
 
 multiply_half = torch.ops.quantized.linear_dynamic_fp16.default
 multiply_int8 = torch.ops.quantized.linear_dynamic.default
@@ -107,7 +108,7 @@ class HalfHead(HalfLinear):
 
 def half_classes():
     """What is fast here with float16 weights: a linear and an output layer's class."""
-    has_fbgemm = "fbgemm" in torch.backends.quantized.supported_engines
+    has_fbgemm = torch.backends.quantized.engine in FBGEMM_ENGINES
     return (PackedHalfLinear,) * 2 if has_fbgemm else (HalfLinear, HalfHead)
 
 
