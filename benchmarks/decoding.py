@@ -18,7 +18,7 @@ from ch02.fetch import downloads_folder
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
 from ch05.pretrained import load_pretrained
-from ch05.readied import logit_error, ready_for_decoding
+from ch05.readied import CLASSES, logit_error, ready_for_decoding
 from ch05.smollm2 import GGUF
 from tests.test_gpt import copy_from_transformers
 
@@ -96,40 +96,57 @@ def measure_rows():
 def create_writers():
     """What writes a continuation of num_tokens, by name; notes on readied models."""
     ours, theirs = twins()
-    half, int8 = ready_for_decoding(ours), ready_for_decoding(ours, "int8")
+    copies = {weights: ready_for_decoding(ours, weights) for weights in CLASSES}
     writers = {
         OURS: partial(generate_ours, ours, use_cache=True),
-        HALF: partial(generate_ours, half, use_cache=True),
-        INT8: partial(generate_ours, int8, use_cache=True),
+        HALF: partial(generate_ours, copies["float16"], use_cache=True),
+        INT8: partial(generate_ours, copies["int8"], use_cache=True),
         THEIRS: partial(generate_theirs, theirs),
         UNCACHED: partial(generate_ours, ours, use_cache=False),
     }
-    text = writers[OURS](num_tokens=NUM_TOKENS)[0].tolist()
-    if (off := logit_error(ours, half, text)) > MOST_OFF:
+    errors = measure_errors(ours, copies, PROMPT, NUM_TOKENS)
+    if (off := errors["float16"][0]) > MOST_OFF:
         raise RuntimeError(f"float16 weights put logits off by {off:.1%}")
-    return writers, [describe_errors("random weights", ours, text), trained_note()]
+    return writers, [*describe_errors("random weights", errors), *trained_notes()]
 
 
-def describe_errors(whose, model, text):
-    """How far off the logits of readied copies are while they read ids, a sentence."""
-    copies = [ready_for_decoding(model, weights) for weights in ("float16", "int8")]
-    off_half, off_int8 = (logit_error(model, each, text) for each in copies)
-    return (
-        f"Readied, logits of {whose} are off by at most {off_half:.1%} of their spread "
-        f"with float16 weights, by {off_int8:.1%} with int8."
-    )
+def measure_errors(model, copies, prompt, num_tokens):
+    """How readied copies, {weights: model}, differ from the one that they are made of.
+
+    {weights: (`logit_error` on what the model writes, how many of its tokens a copy
+    writes before another one)}.
+    """
+    text = generate(model, prompt, num_tokens, model.context_length)[0]
+    errors = {}
+    for weights, readied in copies.items():
+        found = generate(readied, prompt, num_tokens, model.context_length)[0]
+        num_same = int((found == text).cumprod(0).sum()) - prompt.shape[1]
+        errors[weights] = logit_error(model, readied, text.tolist()), num_same
+    return errors
 
 
-def trained_note():
-    """`describe_errors` of SmolLM2 and what it writes, if its file is here."""
+def describe_errors(whose, errors):
+    """A sentence for each kind of weights."""
+    return [
+        f"Readied with {weights} weights, logits of {whose} are off by at most "
+        f"{off:.1%} of their spread; the first {num_same} tokens are the same."
+        for weights, (off, num_same) in errors.items()
+    ]
+
+
+def trained_notes():
+    """`describe_errors` of SmolLM2, if its file is here."""
     if not (downloads_folder() / "smollm2" / GGUF).is_file():
-        return (
+        return [
             "SmolLM2's logits: run `python -m ch05.pretrained get smollm2-135M` first."
-        )
-    pretrained = load_pretrained("smollm2-135M")
-    prompt = torch.tensor([pretrained.tokenizer.encode("The capital of France is")])
-    text = generate(pretrained.model, prompt, 40, 256)[0].tolist()
-    return describe_errors("SmolLM2-135M", pretrained.model, text)
+        ]
+    trained = load_pretrained("smollm2-135M")
+    prompt = torch.tensor([trained.tokenizer.encode("The capital of France is")])
+    copies = {
+        weights: ready_for_decoding(trained.model, weights) for weights in CLASSES
+    }
+    errors = measure_errors(trained.model, copies, prompt, num_tokens=40)
+    return describe_errors("SmolLM2-135M", errors)
 
 
 def main():

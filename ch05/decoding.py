@@ -64,7 +64,7 @@ def penalize_repetition(logits, rows, penalty):
 
 def choose_next(logits, temperature=0.0, top_k=None, top_p=1.0, generator=None):
     """The next id of each row, (b,): the likeliest; drawn if temperature is above 0."""
-    if not logits.sum(dtype=torch.float32).isfinite():  # faster than to look at each
+    if not logits.sum(dtype=torch.float32).isfinite():  # it is not if one is not
         raise FloatingPointError("the model gave logits that are not finite numbers")
     if temperature == 0:
         return logits.argmax(dim=-1)

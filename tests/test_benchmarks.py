@@ -192,7 +192,8 @@ def test_other_work_is_not_compared(other):
 
 def test_transformers_model_has_the_shape_of_ours_tied(one_thread, usual_precision):
     theirs = trainees.transformers_trainee(TINY).model
-    ours = trainees.our_trainee(TINY | {"qkv_bias": True}, torch.float32, True).model
+    cfg = TINY | {"qkv_bias": True}
+    ours = trainees.our_trainee(cfg, torch.float32, is_tied=True).model
     assert ours.out_head.weight is ours.tok_emb.weight
     numel = [sum(p.numel() for p in model.parameters()) for model in (theirs, ours)]
     assert numel[0] == numel[1]
