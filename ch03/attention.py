@@ -49,17 +49,24 @@ class SelfAttention_v2(nn.Module):
         return attn_weights @ values  # (num_tokens, d_out)
 
 
+def leave_out_mask(layer, state_dict, prefix, *_):
+    """Remove a saved mask from weights about to be loaded: a layer makes its own."""
+    state_dict.pop(f"{prefix}mask", None)
+
+
 class CausalAttention(nn.Module):
     """Self-attention over a batch in which no token sees the tokens after it."""
 
     def __init__(self, d_in, d_out, context_length, dropout, qkv_bias=False):
         super().__init__()
+        self.d_out = d_out
         self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.dropout = nn.Dropout(dropout)
         future = torch.ones(context_length, context_length, dtype=torch.bool).triu(1)
         self.register_buffer("mask", future, persistent=False)
+        self.register_load_state_dict_pre_hook(leave_out_mask)
 
     def forward(self, x):
         num_tokens = x.shape[1]
@@ -100,6 +107,7 @@ class MultiHeadAttention(nn.Module):
         if d_out % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide d_out {d_out}")
         self.context_length = context_length
+        self.d_out = d_out
         self.num_heads = num_heads
         self.head_dim = d_out // num_heads
         self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
@@ -107,6 +115,14 @@ class MultiHeadAttention(nn.Module):
         self.W_value = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.out_proj = nn.Linear(d_out, d_out)
         self.dropout = nn.Dropout(dropout)
+        self.register_load_state_dict_pre_hook(leave_out_mask)
+
+    @property
+    def mask(self):
+        """What is_causal hides: True above the diagonal, for context_length tokens."""
+        size = self.context_length, self.context_length
+        device = next(self.parameters()).device
+        return torch.ones(size, dtype=torch.bool, device=device).triu(1)
 
     def split_heads(self, x):
         """(b, num_tokens, d_out) -> (b, num_heads, num_tokens, head_dim)."""

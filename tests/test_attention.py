@@ -1,5 +1,6 @@
 """Each attention equals the one before it, torch's own, and keeps to the past."""
 
+import copy
 import math
 
 import pytest
@@ -117,6 +118,37 @@ def test_multi_head_equals_torch(qkv_bias):
     future = nn.Transformer.generate_square_subsequent_mask(6)
     expected, _ = reference(x, x, x, attn_mask=future)
     torch.testing.assert_close(ours(x), expected)
+
+
+def with_masks(layer):
+    """Weights as the book's classes save them: each causal layer's mask is there."""
+    masked = (
+        {"": layer} if hasattr(layer, "mask") else dict(layer.heads.named_children())
+    )
+    names = [f"heads.{name}.mask" if name else "mask" for name in masked]
+    return layer.state_dict() | {name: torch.ones(10, 10).triu(1) for name in names}
+
+
+def test_weights_that_the_books_classes_saved_are_loaded(causal):
+    saved = with_masks(causal)
+    expected = causal(draw(2, 10, 8))
+    for other in (CAUSAL[type(causal).__name__]().eval(), copy.deepcopy(causal)):
+        for parameter in other.parameters():
+            nn.init.zeros_(parameter)
+        other.load_state_dict(saved)
+        assert torch.equal(other(draw(2, 10, 8)), expected)
+    assert saved.keys() > causal.state_dict().keys()  # the caller's dict is left alone
+    causal.load_state_dict(causal.state_dict())
+    with pytest.raises(RuntimeError, match="Unexpected key.*future"):
+        causal.load_state_dict(saved | {"future": torch.ones(10, 10)})
+
+
+@pytest.mark.parametrize("name", ["CausalAttention", "MultiHeadAttention"])
+def test_the_books_attributes(name, device):
+    layer = CAUSAL[name]().to(device)
+    assert layer.d_out == 8
+    assert layer.mask.device.type == device.type
+    assert torch.equal(layer.mask.cpu().float(), torch.ones(10, 10).triu(1))
 
 
 @pytest.mark.parametrize("changed", range(1, 10))
