@@ -18,23 +18,82 @@ GPT_CONFIG_124M = {
     "drop_rate": 0.1,  # share of values that dropout sets to zero
     "qkv_bias": False,  # bias in the query, key and value layers
 }
+# a config may give each place of dropout its own rate (the book's exercise 4.3)
+DROP_RATES = ("drop_rate_emb", "drop_rate_attn", "drop_rate_shortcut")
+
+
+def drop_rate_of(cfg, place):
+    """The dropout rate at a place: "emb", "attn" or "shortcut"."""
+    return cfg.get(f"drop_rate_{place}", cfg.get("drop_rate"))
 
 
 def check_config(cfg):
     """Raise ValueError naming the key that is missing, unknown or has a wrong value."""
-    missing = sorted(GPT_CONFIG_124M.keys() - cfg.keys())
-    unknown = sorted(cfg.keys() - GPT_CONFIG_124M.keys())
+    needed = GPT_CONFIG_124M.keys()
+    if cfg.keys() >= set(DROP_RATES):  # each place has a rate of its own
+        needed -= {"drop_rate"}
+    missing = sorted(needed - cfg.keys())
+    unknown = sorted(cfg.keys() - GPT_CONFIG_124M.keys() - set(DROP_RATES))
     if missing or unknown:
         raise ValueError(f"config: missing keys {missing}, unknown keys {unknown}")
-    for key in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
-        if not isinstance(cfg[key], int) or cfg[key] < 1:
-            raise ValueError(f"config: {key} must be a whole number, not {cfg[key]!r}")
-    if not 0 <= cfg["drop_rate"] < 1:
-        raise ValueError(f"config: drop_rate {cfg['drop_rate']} is not in [0, 1)")
+    for key, value in cfg.items():
+        if key.startswith("drop_rate"):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            is_right = is_number and 0 <= value < 1
+            expected = "a number from 0 to below 1"
+        elif key == "qkv_bias":
+            is_right, expected = type(value) is bool, "True or False"
+        else:
+            is_right = type(value) is int and value >= 1
+            expected = "a whole number of at least 1"
+        if not is_right:
+            raise ValueError(f"config: {key} must be {expected}, not {value!r}")
     if cfg["emb_dim"] % cfg["n_heads"]:
         raise ValueError(
             f"config: n_heads {cfg['n_heads']} does not divide emb_dim {cfg['emb_dim']}"
         )
+
+
+class DummyTransformerBlock(nn.Module):
+    """Stands where a transformer block will stand, and does nothing."""
+
+    def __init__(self, cfg):
+        super().__init__()
+
+    def forward(self, x):
+        return x
+
+
+class DummyLayerNorm(nn.Module):
+    """Stands where layer normalization will stand, and does nothing."""
+
+    def __init__(self, normalized_shape, eps=1e-5):
+        super().__init__()
+
+    def forward(self, x):
+        return x
+
+
+class DummyGPTModel(nn.Module):
+    """The frame of a GPT: token ids (b, num_tokens) to logits, with dummies inside."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        check_config(cfg)
+        vocab_size, emb_dim = cfg["vocab_size"], cfg["emb_dim"]
+        self.tok_emb = nn.Embedding(vocab_size, emb_dim)
+        self.pos_emb = nn.Embedding(cfg["context_length"], emb_dim)
+        self.drop_emb = nn.Dropout(drop_rate_of(cfg, "emb"))
+        blocks = [DummyTransformerBlock(cfg) for _ in range(cfg["n_layers"])]
+        self.trf_blocks = nn.Sequential(*blocks)
+        self.final_norm = DummyLayerNorm(emb_dim)
+        self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)
+
+    def forward(self, in_idx):
+        positions = torch.arange(in_idx.shape[1], device=in_idx.device)
+        x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (b, num_tokens, emb_dim)
+        x = self.trf_blocks(self.drop_emb(x))
+        return self.out_head(self.final_norm(x))  # (b, num_tokens, vocab_size)
 
 
 class LayerNorm(nn.Module):
@@ -91,6 +150,16 @@ class ExampleDeepNeuralNetwork(nn.Module):
         return x
 
 
+def print_gradients(model, x):
+    """Print the mean absolute gradient of each layer's weights, for a target of 0."""
+    model.zero_grad()
+    output = model(x)
+    F.mse_loss(output, torch.zeros_like(output)).backward()
+    for name, param in model.named_parameters():
+        if name.endswith("weight"):
+            print(f"{name} has gradient mean of {param.grad.abs().mean():.6f}")
+
+
 class TransformerBlock(nn.Module):
     """Attention, then a feed-forward network, each normalized first and added on."""
 
@@ -100,14 +169,15 @@ class TransformerBlock(nn.Module):
             d_in=cfg["emb_dim"],
             d_out=cfg["emb_dim"],
             context_length=cfg["context_length"],
-            dropout=cfg["drop_rate"],
+            dropout=drop_rate_of(cfg, "attn"),
             num_heads=cfg["n_heads"],
             qkv_bias=cfg["qkv_bias"],
         )
         self.ff = FeedForward(cfg)
         self.norm1 = LayerNorm(cfg["emb_dim"])
         self.norm2 = LayerNorm(cfg["emb_dim"])
-        self.drop_resid = nn.Dropout(cfg["drop_rate"])
+        self.drop_resid = nn.Dropout(drop_rate_of(cfg, "shortcut"))
+        self.drop_shortcut = self.drop_resid  # the book has both names
 
     def forward(self, x):
         x = x + self.drop_resid(self.att(self.norm1(x)))  # (b, num_tokens, emb_dim)
@@ -123,7 +193,7 @@ class GPTModel(nn.Module):
         self.context_length = cfg["context_length"]
         self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
         self.pos_emb = nn.Embedding(cfg["context_length"], cfg["emb_dim"])
-        self.drop_emb = nn.Dropout(cfg["drop_rate"])
+        self.drop_emb = nn.Dropout(drop_rate_of(cfg, "emb"))
         self.trf_blocks = nn.Sequential(
             *[TransformerBlock(cfg) for _ in range(cfg["n_layers"])]
         )

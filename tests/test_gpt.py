@@ -1,6 +1,7 @@
 """The GPT model equals transformers' GPT-2 and counts as the book's."""
 
 import math
+import re
 
 import pytest
 import torch
@@ -10,8 +11,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import (
+    DROP_RATES,
     GELU,
     GPT_CONFIG_124M,
+    DummyGPTModel,
+    DummyLayerNorm,
+    DummyTransformerBlock,
     ExampleDeepNeuralNetwork,
     FeedForward,
     GPTModel,
@@ -19,10 +24,21 @@ from ch04.gpt import (
     TransformerBlock,
     check_config,
     generate_text_simple,
+    print_gradients,
 )
 from ch05.training import calc_loss_batch
 
 META = torch.device("meta")
+SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
+WHOLE, SHARE = "a whole number of at least 1", "a number from 0 to below 1"
+NO_SIZES = [
+    (key, value) for key in SIZES for value in (0, -1, 2.5, 4.0, True, "4", None)
+]
+NO_RATES = [
+    (key, value)
+    for key in ("drop_rate", *DROP_RATES)
+    for value in (1.0, -0.1, 10, math.nan, True, False, "0.1", None)
+]
 
 
 def draw(*shape):
@@ -94,6 +110,41 @@ def test_block_adds_to_what_it_gets(tiny_config):
         nn.init.zeros_(layer.bias)
     x = draw(2, 5, 16)
     assert torch.equal(block(x), x)
+
+
+def test_dummies_hand_on_what_they_get(tiny_config, token_ids):
+    x = draw(2, 5, 16)
+    assert DummyTransformerBlock(tiny_config)(x) is x
+    assert DummyLayerNorm(normalized_shape=16, eps=1e-5)(x) is x
+    model = DummyGPTModel(tiny_config).eval()
+    embedded = model.tok_emb(token_ids) + model.pos_emb.weight[:10]
+    assert torch.equal(model(token_ids), model.out_head(embedded))
+
+
+def test_gradients_are_printed_layer_by_layer(capsys):
+    """The gradient of (w2 * w1 * x) ** 2 for x = 1, w1 = 3, w2 = 2."""
+    model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1))
+    nn.init.constant_(model[0].weight, 3)
+    nn.init.constant_(model[1].weight, 2)
+    nn.init.zeros_(model[1].bias)
+    for _ in range(2):  # a second call does not add to the first
+        print_gradients(model, torch.ones(1, 1))
+        assert capsys.readouterr().out.splitlines() == [
+            "0.weight has gradient mean of 24.000000",
+            "1.weight has gradient mean of 36.000000",
+        ]
+
+
+def test_the_books_saved_weights_are_loaded(tiny_model, tiny_config, token_ids):
+    """The book's classes keep each block's mask in the state dict."""
+    mask = torch.ones(12, 12).triu(1)
+    saved = tiny_model.state_dict()
+    saved |= {f"trf_blocks.{layer}.att.mask": mask for layer in range(2)}
+    model = GPTModel(tiny_config).eval()
+    model.load_state_dict(saved)
+    assert torch.equal(model(token_ids), tiny_model(token_ids))
+    model.load_state_dict(tiny_model.state_dict())
+    assert torch.equal(model.trf_blocks[1].att.mask.float(), mask)
 
 
 def test_parameters_as_the_book_counts_them(gpt2_small):
@@ -228,15 +279,61 @@ def test_too_many_tokens_are_refused(tiny_model):
     ("change", "message"),
     [
         ({"n_heads": 5}, "n_heads 5 does not divide emb_dim 16"),
-        ({"n_layer": 2}, "unknown keys .'n_layer'."),
-        ({"emb_dim": 0}, "emb_dim must be a whole number, .*not 0"),
-        ({"n_layers": 2.5}, "n_layers must be a whole number, .*not 2.5"),
-        ({"drop_rate": 1.0}, "drop_rate 1.0 is not in"),
+        ({"n_layer": 2}, "unknown keys ['n_layer']"),
+        ({"drop_rate_ff": 0.1}, "unknown keys ['drop_rate_ff']"),
+        *(
+            ({key: value}, f"{key} must be {WHOLE}, not {value!r}")
+            for key, value in NO_SIZES
+        ),
+        *(
+            ({key: value}, f"{key} must be {SHARE}, not {value!r}")
+            for key, value in NO_RATES
+        ),
+        ({"qkv_bias": 1}, "qkv_bias must be True or False, not 1"),
+        ({"qkv_bias": None}, "qkv_bias must be True or False, not None"),
     ],
 )
 def test_config_errors_name_the_key(tiny_config, change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         GPTModel(tiny_config | change)
+
+
+@pytest.mark.parametrize("key", DROP_RATES)
+def test_a_place_of_dropout_can_have_its_own_rate(tiny_config, key):
+    common, own = GPTModel(tiny_config), GPTModel(tiny_config | {key: 0.7})
+    for model in (common, own):
+        block = model.trf_blocks[1]
+        assert block.drop_shortcut is block.drop_resid
+    found = [
+        {
+            "emb": m.drop_emb.p,
+            "attn": block.att.dropout.p,
+            "shortcut": block.drop_resid.p,
+        }
+        for m in (common, own)
+        for block in m.trf_blocks
+    ]
+    rates = dict.fromkeys(("emb", "attn", "shortcut"), 0.1)
+    place = key.removeprefix("drop_rate_")
+    assert found == 2 * [rates] + 2 * [rates | {place: 0.7}]
+
+
+@pytest.mark.parametrize("architecture", [GPTModel, DummyGPTModel])
+def test_three_rates_of_dropout_need_no_common_one(tiny_config, architecture):
+    rates = dict(zip(DROP_RATES, (0.1, 0.2, 0.3)))
+    del tiny_config["drop_rate"]
+    assert architecture(tiny_config | rates).drop_emb.p == 0.1
+    for key in DROP_RATES:
+        left = {name: rate for name, rate in rates.items() if name != key}
+        with pytest.raises(ValueError, match="missing keys .'drop_rate'."):
+            architecture(tiny_config | left)
+
+
+@pytest.mark.parametrize("key", [key for key in GPT_CONFIG_124M if key != "drop_rate"])
+def test_each_other_key_is_needed(tiny_config, key):
+    del tiny_config[key]
+    with pytest.raises(ValueError, match=f"missing keys .'{key}'."):
+        check_config(tiny_config | dict.fromkeys(DROP_RATES, 0.1))
 
 
 def test_a_missing_key_is_named(tiny_config):
