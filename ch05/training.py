@@ -5,7 +5,7 @@ Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens).
 
 import math
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import islice
 
 import matplotlib.pyplot as plt
@@ -58,21 +58,29 @@ def count_targets(target_batch):
     return (target_batch != -100).sum().item()
 
 
+def has_targets(data_loader, num_batches=None):
+    """True if a target counts in one of the first num_batches of a loader."""
+    batches = islice(data_loader, num_batches)
+    return any(count_targets(target_batch) > 0 for _, target_batch in batches)
+
+
 def calc_loss_loader(
     data_loader, model, device, num_batches=None, calc_loss=calc_loss_batch
 ):
     """Mean loss per token over the first num_batches of a loader (default: all).
 
-    calc_loss is called for each batch, as `calc_loss_batch` is.
+    It is nan if the loader is empty or no target counts. calc_loss is called for each
+    batch, as `calc_loss_batch` is.
     """
     total_loss, num_tokens = 0.0, 0
     for input_batch, target_batch in islice(data_loader, num_batches):
+        num_targets = count_targets(target_batch)
+        if num_targets == 0:  # the batch has no mean loss
+            continue
         loss = calc_loss(input_batch, target_batch, model, device)
-        total_loss += loss.detach() * count_targets(target_batch)
-        num_tokens += count_targets(target_batch)
-    if num_tokens == 0:
-        raise ValueError("no target counts: the loader is empty, or all is ignored")
-    return (total_loss / num_tokens).item()
+        total_loss += loss.detach() * num_targets
+        num_tokens += num_targets
+    return (total_loss / num_tokens).item() if num_tokens else math.nan
 
 
 @contextmanager
@@ -92,22 +100,35 @@ def evaluate_model(
 ):
     """(train loss, validation loss) over eval_iter batches each, without dropout.
 
-    Raises FloatingPointError if one of them is not a finite number.
+    Raises FloatingPointError if one of them is not a finite number; its message tells a
+    run that failed from a loader without targets.
     """
-    with evaluating(model):
-        settings = model, device, eval_iter, calc_loss
-        train_loss = calc_loss_loader(train_loader, *settings)
-        val_loss = calc_loss_loader(val_loader, *settings)
-    if not math.isfinite(train_loss + val_loss):
-        raise FloatingPointError(f"losses {train_loss} and {val_loss}: training failed")
-    return train_loss, val_loss
+    losses = []
+    for name, loader in (("training", train_loader), ("validation", val_loader)):
+        with evaluating(model):
+            loss = calc_loss_loader(loader, model, device, eval_iter, calc_loss)
+        if not math.isfinite(loss):
+            reason = "training failed; try a lower learning rate"
+            if not has_targets(loader, eval_iter):
+                reason = "the loader is empty, or all of its targets are ignored"
+            raise FloatingPointError(f"the {name} loss is {loss}: {reason}")
+        losses.append(loss)
+    return tuple(losses)
+
+
+def context_size_of(model, default):
+    """How many tokens a model can look at, as far as it says so; else default."""
+    if hasattr(model, "pos_emb"):  # it has one row for each position
+        return model.pos_emb.weight.shape[0]
+    return getattr(model, "context_length", default)
 
 
 def generate_and_print_sample(model, tokenizer, device, start_context):
     """Print start_context and the 50 tokens that the model likes best after it."""
     idx = text_to_token_ids(start_context, tokenizer).to(device)
+    context_size = context_size_of(model, default=idx.shape[1] + 50)
     with evaluating(model):
-        token_ids = generate_text_simple(model, idx, 50, model.context_length)
+        token_ids = generate_text_simple(model, idx, 50, context_size)
     tqdm.write(token_ids_to_text(token_ids, tokenizer).replace("\n", " "))
 
 
@@ -127,23 +148,25 @@ def training_steps(
 ):
     """Train for num_epochs; after each step yield the epoch and all targets so far.
 
-    A progress bar counts the targets, in units of `unit`, per second. add_gradients is
-    called for each batch, as the function of that name is.
+    A progress bar counts the targets, in units of `unit`, per second of these steps.
+    add_gradients is called for each batch, as the function of that name is.
     """
     model.train()
-    num_seen, start = 0, time.perf_counter()
-    bar = tqdm(total=num_epochs * len(train_loader), unit="step", leave=False)
-    for epoch in range(num_epochs):
-        for input_batch, target_batch in train_loader:
-            optimizer.zero_grad()
-            add_gradients(input_batch, target_batch, model, device)
-            optimizer.step()
-            num_seen += count_targets(target_batch)
-            speed = num_seen / (time.perf_counter() - start)
-            bar.set_postfix_str(f"{speed:,.0f} {unit}/s", refresh=False)
-            bar.update()
-            yield epoch, num_seen
-    bar.close()
+    num_seen, seconds = 0, 0.0
+    num_steps = num_epochs * len(train_loader)
+    with tqdm(total=num_steps, unit="step", leave=False) as bar:
+        for epoch in range(num_epochs):
+            for input_batch, target_batch in train_loader:
+                start = time.perf_counter()
+                optimizer.zero_grad()
+                add_gradients(input_batch, target_batch, model, device)
+                optimizer.step()
+                seconds += time.perf_counter() - start  # without the caller's time
+                num_seen += count_targets(target_batch)
+                speed = f"{num_seen / seconds:,.0f} {unit}/s"
+                bar.set_postfix_str(speed, refresh=False)
+                bar.update()
+                yield epoch, num_seen
 
 
 def train_model_simple(
@@ -157,26 +180,32 @@ def train_model_simple(
     eval_iter,
     start_context,
     tokenizer,
+    add_gradients=add_gradients,
 ):
     """Train for num_epochs; every eval_freq steps evaluate on eval_iter batches.
 
-    Returns three lists of one length: train losses, validation losses, tokens seen.
-    Raises FloatingPointError as soon as an evaluation finds a loss that is not finite.
+    add_gradients is called for each batch, as the function of that name is. Returns
+    three lists of one length: train losses, validation losses, tokens seen. Raises
+    FloatingPointError as soon as an evaluation finds a loss that is not finite.
     """
     train_losses, val_losses, track_tokens_seen = [], [], []
-    steps = training_steps(model, train_loader, optimizer, device, num_epochs)
-    for global_step, (epoch, tokens_seen) in enumerate(steps):
-        if global_step % eval_freq == 0:
-            losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-            train_losses.append(losses[0])
-            val_losses.append(losses[1])
-            track_tokens_seen.append(tokens_seen)
-            tqdm.write(
-                f"Ep {epoch + 1} (Step {global_step:06d}): "
-                f"Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
-            )
-        if (global_step + 1) % len(train_loader) == 0:  # an epoch has ended
-            generate_and_print_sample(model, tokenizer, device, start_context)
+    loaders = train_loader, val_loader
+    steps = training_steps(
+        model, train_loader, optimizer, device, num_epochs, add_gradients=add_gradients
+    )
+    with closing(steps):  # and the progress bar with it, also after an error
+        for global_step, (epoch, tokens_seen) in enumerate(steps):
+            if global_step % eval_freq == 0:
+                losses = evaluate_model(model, *loaders, device, eval_iter)
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
+                track_tokens_seen.append(tokens_seen)
+                tqdm.write(
+                    f"Ep {epoch + 1} (Step {global_step:06d}): "
+                    f"Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
+                )
+            if (global_step + 1) % len(train_loader) == 0:  # an epoch has ended
+                generate_and_print_sample(model, tokenizer, device, start_context)
     return train_losses, val_losses, track_tokens_seen
 
 

@@ -7,25 +7,32 @@ import matplotlib
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+from tqdm.auto import tqdm
 
 from ch02.dataset import GPTDatasetV1, load_text
 from ch02.tokenizer import BPETokenizer, get_tokenizer
-from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch04.gpt import GPT_CONFIG_124M, DummyGPTModel, GPTModel
+from ch05 import training
 from ch05.training import (
     calc_loss_batch,
     calc_loss_loader,
+    context_size_of,
     create_train_val_loaders,
     evaluate_model,
     evaluating,
     generate_and_print_sample,
+    has_targets,
     plot_losses,
     text_to_token_ids,
     token_ids_to_text,
     train_model_simple,
     training_steps,
 )
+from tests.conftest import TINY
 
 matplotlib.use("Agg")
+STORY_CONFIG = TINY | {"vocab_size": 300}
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +98,29 @@ def test_loader_loss_over_the_first_batches(small_config, story_tokenizer):
     assert calc_loss_loader(loader, model, "cpu", 1) == pytest.approx(first)
 
 
-def test_an_empty_loader_is_an_error(tiny_model):
-    with pytest.raises(ValueError, match="the loader is empty"):
-        calc_loss_loader([], tiny_model, "cpu")
+def ignored(batch):
+    """A batch with all of its targets ignored."""
+    inputs, targets = batch
+    return inputs, torch.full_like(targets, -100)
+
+
+def test_a_batch_without_targets_does_not_count(tiny_model, token_ids):
+    """It has no mean loss: PyTorch's is nan."""
+    batch = token_ids[:, :-1], token_ids[:, 1:]
+    assert calc_loss_batch(*ignored(batch), tiny_model, "cpu").isnan()
+    expected = calc_loss_loader([batch], tiny_model, "cpu")
+    for loader in ([ignored(batch), batch], [batch, ignored(batch)]):
+        assert calc_loss_loader(loader, tiny_model, "cpu") == expected
+        assert has_targets(loader)
+    assert math.isnan(calc_loss_loader([ignored(batch), batch], tiny_model, "cpu", 1))
+    assert not has_targets([ignored(batch), batch], num_batches=1)
+
+
+def test_a_loader_without_targets_has_no_loss(tiny_model, token_ids):
+    """As in the book, where the loader is empty."""
+    for loader in ([], [ignored((token_ids, token_ids))]):
+        assert math.isnan(calc_loss_loader(loader, tiny_model, "cpu"))
+        assert not has_targets(loader)
 
 
 def test_train_and_validation_text_do_not_overlap():
@@ -138,11 +165,32 @@ def test_evaluating_restores_the_mode_after_an_exception(tiny_model, training):
     assert all(module.training is training for module in tiny_model.modules())
 
 
-def test_an_evaluation_that_fails_restores_the_mode(tiny_model):
-    tiny_model.train()
-    with pytest.raises(ValueError, match="the loader is empty"):
-        evaluate_model(tiny_model, [], [], "cpu", eval_iter=1)
-    assert tiny_model.training
+NO_TARGETS = "the loader is empty, or all of its targets are ignored"
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("place", ["training", "validation"])
+@pytest.mark.parametrize("kind", ["empty", "ignored", "diverged"])
+def test_an_evaluation_that_fails_says_why(
+    tiny_model, token_ids, training, place, kind
+):
+    """The message names the loader; the model gets its mode back."""
+    batch = token_ids, token_ids
+    bad, reason = {
+        "empty": ([], NO_TARGETS),
+        "ignored": ([ignored(batch)], NO_TARGETS),
+        "diverged": ([batch, batch], "training failed"),
+    }[kind]
+    losses = iter([1.0, math.inf] if place == "training" else [1.0, 1.0, math.inf, 1.0])
+
+    def calc_loss(*_):
+        return torch.tensor(next(losses))
+
+    loaders = (bad, [batch]) if place == "training" else ([batch, batch], bad)
+    tiny_model.train(training)
+    with pytest.raises(FloatingPointError, match=f"the {place} loss is .*: {reason}"):
+        evaluate_model(tiny_model, *loaders, "cpu", None, calc_loss)
+    assert tiny_model.training is training
 
 
 def test_evaluation_keeps_no_gradients(small_config, story_tokenizer):
@@ -161,6 +209,39 @@ def test_a_sample_is_printed(small_config, story_tokenizer, capsys):
     generate_and_print_sample(model, story_tokenizer, "cpu", "High water")
     assert capsys.readouterr().out.startswith("High water")
     assert model.training
+
+
+ANY_MODELS = {
+    "GPT": lambda: GPTModel(STORY_CONFIG),
+    "dummy": lambda: DummyGPTModel(STORY_CONFIG),
+    "two layers": lambda: nn.Sequential(nn.Embedding(300, 8), nn.Linear(8, 300)),
+    "compiled": lambda: torch.compile(GPTModel(STORY_CONFIG), backend="eager"),
+}
+
+
+@pytest.mark.parametrize("name", ANY_MODELS)
+def test_a_sample_of_any_module(name, story_tokenizer, capsys):
+    """It needs token ids to logits, and no attribute of a GPT."""
+    torch.manual_seed(123)
+    model = ANY_MODELS[name]()
+    generate_and_print_sample(model, story_tokenizer, "cpu", "High water")
+    said = capsys.readouterr().out.rstrip("\n")
+    idx = text_to_token_ids("High water", story_tokenizer)
+    model.eval()
+    for _ in range(50):
+        window = idx if name == "two layers" else idx[:, -12:]
+        idx = torch.cat((idx, model(window)[:, -1:].argmax(dim=-1)), dim=1)
+    assert said == token_ids_to_text(idx, story_tokenizer).replace("\n", " ")
+
+
+def test_a_model_says_how_much_it_can_look_at(tiny_model):
+    assert context_size_of(tiny_model, default=5) == 12
+    del tiny_model.context_length  # the book's model has its position embedding alone
+    assert context_size_of(tiny_model, default=5) == 12
+    del tiny_model.pos_emb
+    assert context_size_of(tiny_model, default=5) == 5
+    tiny_model.context_length = 7  # and Llama's has none
+    assert context_size_of(tiny_model, default=5) == 7
 
 
 def train(model, loader, tokenizer, device="cpu", lr=1e-2, num_epochs=2):
@@ -261,6 +342,88 @@ def test_nothing_is_trained_before_it_is_asked_for(tiny_model, token_ids):
     before = [p.clone() for p in tiny_model.parameters()]
     steps_of(tiny_model, three_batches(token_ids))
     assert all(map(torch.equal, before, tiny_model.parameters()))
+
+
+class Clock:
+    """A clock that a test moves on, in the place of the module `time`."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+class Bars:
+    """Keeps the progress bars that are made, in the place of tqdm."""
+
+    def __init__(self):
+        self.made = []
+
+    def __call__(self, *args, **settings):
+        self.made.append(tqdm(*args, **settings, disable=True))
+        bar = self.made[-1]
+        bar.said, bar.is_closed = [], False
+        bar.set_postfix_str = lambda text, refresh: bar.said.append(text)
+        bar.close = lambda: setattr(bar, "is_closed", True)
+        return bar
+
+    write = staticmethod(tqdm.write)
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The progress bars of a training run."""
+    bars = Bars()
+    monkeypatch.setattr(training, "tqdm", bars)
+    return bars
+
+
+def test_speed_is_that_of_the_steps_alone(tiny_model, token_ids, bars, monkeypatch):
+    """18 targets in 2 seconds; the caller's 100 seconds between steps do not count."""
+    clock = Clock()
+    monkeypatch.setattr(training, "time", clock)
+
+    def add_gradients(*batch):
+        training.add_gradients(*batch)
+        clock.now += 2.0
+
+    loader = three_batches(token_ids)[:2]
+    optimizer = torch.optim.SGD(tiny_model.parameters(), lr=0.1)
+    run = tiny_model, loader, optimizer, "cpu", 2
+    for _ in training_steps(*run, unit="words", add_gradients=add_gradients):
+        clock.now += 100.0
+    assert bars.made[0].said == 4 * ["9 words/s"]
+
+
+def test_the_bar_is_closed_at_the_end(tiny_model, token_ids, bars):
+    assert len([*steps_of(tiny_model, three_batches(token_ids))]) == 9
+    assert [bar.is_closed for bar in bars.made] == [True]
+
+
+def test_the_bar_is_closed_when_the_caller_stops(tiny_model, token_ids, bars):
+    steps = steps_of(tiny_model, three_batches(token_ids))
+    next(steps)
+    assert not bars.made[0].is_closed
+    steps.close()
+    assert bars.made[0].is_closed
+
+
+def test_the_bar_is_closed_when_a_step_fails(tiny_model, token_ids, bars):
+    steps = steps_of(tiny_model, [(token_ids + 101, token_ids)])
+    with pytest.raises(IndexError) as error:  # no such ids; the error keeps the frames
+        next(steps)
+    assert bars.made[0].is_closed and error
+
+
+def test_the_bar_is_closed_when_an_evaluation_fails(
+    small_config, story_tokenizer, bars
+):
+    """While the error, and so the generator, is still held."""
+    model = GPTModel(small_config)
+    with pytest.raises(FloatingPointError) as error:
+        train(model, story_loader(story_tokenizer, 1000), story_tokenizer, lr=math.inf)
+    assert bars.made[0].is_closed and error
 
 
 def test_losses_are_drawn_and_saved(tmp_path):
