@@ -30,10 +30,10 @@ class LengthBuckets(Sampler):
             yield batches[i].tolist()
 
 
-def create_bucket_loader(examples, lengths, batch_size, padding_value):
+def create_bucket_loader(examples, lengths, batch_size, padding_value, seed=123):
     """A loader of (padded inputs, labels) over examples of (tensor, label).
 
-    The inputs of a batch are filled up on the right to the longest of that batch.
+    Inputs are padded on the right to the batch's longest; the seed draws the batches.
     """
 
     def pad_batch(batch):
@@ -41,7 +41,7 @@ def create_bucket_loader(examples, lengths, batch_size, padding_value):
         padded = pad_sequence(inputs, batch_first=True, padding_value=padding_value)
         return padded, torch.tensor(labels)
 
-    buckets = LengthBuckets(lengths, batch_size)
+    buckets = LengthBuckets(lengths, batch_size, seed)
     return DataLoader(examples, batch_sampler=buckets, collate_fn=pad_batch)
 
 

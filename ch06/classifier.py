@@ -4,6 +4,7 @@ Shapes: b = batch; idx are token ids, (b, num_tokens), padded on the right; feat
 what the frozen blocks make of them, (b, num_tokens, emb_dim), zero where padding stood.
 """
 
+from functools import partial
 from itertools import islice
 
 import matplotlib.pyplot as plt
@@ -11,8 +12,9 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from ch05 import training
 from ch05.kv_cache import attend, project
-from ch05.training import evaluate_model, evaluating, training_steps
+from ch05.training import evaluating
 from ch06.batches import create_bucket_loader
 
 
@@ -78,13 +80,14 @@ class Classifier(nn.Module):
         return self.head(self.features(idx))
 
 
-def create_token_loader(classifier, dataset, batch_size):
+def create_token_loader(classifier, dataset, batch_size, seed=123):
     """A loader of (idx, labels) over an unpadded dataset, in length buckets."""
     lengths = [len(token_ids) for token_ids, _ in dataset]
-    return create_bucket_loader(dataset, lengths, batch_size, classifier.pad_token_id)
+    padding_value = classifier.pad_token_id
+    return create_bucket_loader(dataset, lengths, batch_size, padding_value, seed)
 
 
-def create_feature_loader(classifier, dataset, batch_size, device):
+def create_feature_loader(classifier, dataset, batch_size, device, seed=123):
     """A loader of (features, labels): the trunk runs once for all epochs to come."""
     examples = [None] * len(dataset)
     lengths = [len(token_ids) for token_ids, _ in dataset]
@@ -95,17 +98,31 @@ def create_feature_loader(classifier, dataset, batch_size, device):
         features = classifier.features(idx.to(device)).cpu()
         for i, row in zip(bucket.tolist(), features):
             examples[i] = row[: lengths[i]].clone(), dataset[i][1]
-    return create_bucket_loader(examples, lengths, batch_size, padding_value=0.0)
+    return create_bucket_loader(examples, lengths, batch_size, 0.0, seed)
+
+
+def calc_loss_batch(input_batch, target_batch, model, device):
+    """Mean cross-entropy of the labels, with logits of each row's last position."""
+    logits = model(input_batch.to(device))[:, -1, :]  # (b, num_classes)
+    return nn.functional.cross_entropy(logits, target_batch.to(device))
+
+
+# chapter 5's functions, with the loss above instead of their own
+calc_loss_loader = partial(training.calc_loss_loader, calc_loss=calc_loss_batch)
+evaluate_model = partial(training.evaluate_model, calc_loss=calc_loss_batch)
 
 
 @torch.no_grad()
 def calc_accuracy_loader(data_loader, model, device, num_batches=None):
-    """The share of right answers over the first num_batches (default: all)."""
+    """The share of right answers over the first num_batches (default: all).
+
+    Raises ValueError for an empty loader, which has no such share.
+    """
     num_right = num_examples = 0
     with evaluating(model):
         for inputs, labels in islice(data_loader, num_batches):
-            answers = model(inputs.to(device))[:, -1, :].argmax(dim=-1).cpu()
-            num_right += (answers == labels).sum().item()
+            answers = model(inputs.to(device))[:, -1, :].argmax(dim=-1)
+            num_right += (answers == labels.to(device)).sum().item()
             num_examples += len(labels)
     if num_examples == 0:
         raise ValueError("no batch to take the accuracy of: the loader is empty")
@@ -128,9 +145,15 @@ def train_classifier_simple(
     and the number of examples seen. Raises FloatingPointError for a loss that is not
     finite.
     """
-    train_losses, val_losses, train_accs, val_accs = [], [], [], []
-    steps = training_steps(
-        model, train_loader, optimizer, device, num_epochs, unit="messages"
+    train_losses, val_losses, train_accs, val_accs, examples_seen = [], [], [], [], 0
+    steps = training.training_steps(
+        model,
+        train_loader,
+        optimizer,
+        device,
+        num_epochs,
+        unit="messages",
+        add_gradients=lambda *arguments: calc_loss_batch(*arguments).backward(),
     )
     for global_step, (epoch, examples_seen) in enumerate(steps):
         if global_step % eval_freq == 0:
@@ -162,11 +185,19 @@ def plot_values(epochs_seen, examples_seen, train_values, val_values, label="los
 
 
 @torch.no_grad()
-def spam_probability(text, model, tokenizer, device, max_length=None):
-    """How probable the model finds it that a message is spam, from 0 to 1."""
+def spam_probability(
+    text, model, tokenizer, device, max_length=None, pad_token_id=50256
+):
+    """How probable the model finds it that a message is spam, from 0 to 1.
+
+    With max_length, the message is cut or padded to that many tokens, as `SpamDataset`
+    does: use it for a model that was trained on padded messages. Without max_length, it
+    is cut to the model's context and not padded. Raises ValueError for an empty text.
+    """
     token_ids = tokenizer.encode_ordinary(text)[: max_length or model.context_length]
     if not token_ids:
         raise ValueError("the message is empty: there is nothing to judge")
+    token_ids += [pad_token_id] * ((max_length or 0) - len(token_ids))
     with evaluating(model):
         logits = model(torch.tensor([token_ids], device=device))[:, -1, :]
     return logits.softmax(dim=-1)[0, 1].item()
@@ -175,12 +206,9 @@ def spam_probability(text, model, tokenizer, device, max_length=None):
 def classify_review(
     text, model, tokenizer, device, max_length=None, pad_token_id=50256
 ):
-    """Say "spam" or "not spam" of a message, cut to max_length tokens.
-
-    pad_token_id is there for code written for the book; nothing is padded here.
-    """
-    probability = spam_probability(text, model, tokenizer, device, max_length)
-    return "spam" if probability > 0.5 else "not spam"
+    """Say "spam" or "not spam" of a message, by its `spam_probability`."""
+    settings = model, tokenizer, device, max_length, pad_token_id
+    return "spam" if spam_probability(text, *settings) > 0.5 else "not spam"
 
 
 if __name__ == "__main__":

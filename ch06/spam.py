@@ -85,12 +85,12 @@ def load_messages():
     return df
 
 
-def create_balanced_dataset(df):
+def create_balanced_dataset(df, seed=123):
     """All of the spam, and as many ham messages, drawn at random."""
     spam, ham = df[df["Label"] == "spam"], df[df["Label"] == "ham"]
     if spam.empty or len(ham) < len(spam):
         raise ValueError(f"{len(spam)} spam and {len(ham)} ham cannot be balanced")
-    return pd.concat([ham.sample(len(spam), random_state=123), spam])
+    return pd.concat([ham.sample(len(spam), random_state=seed), spam])
 
 
 def check_classes(parts):
@@ -108,9 +108,7 @@ def random_split(df, train_frac, validation_frac):
     df = df.sample(frac=1, random_state=123).reset_index(drop=True)
     train_end = int(len(df) * train_frac)
     validation_end = train_end + int(len(df) * validation_frac)
-    parts = df[:train_end], df[train_end:validation_end], df[validation_end:]
-    check_classes(parts)
-    return parts
+    return df[:train_end], df[train_end:validation_end], df[validation_end:]
 
 
 def words_of(text):
@@ -162,7 +160,7 @@ def split_messages(df, seed=123):
     """
     df = df.drop_duplicates("Text").reset_index(drop=True)
     df["Group"] = near_duplicate_groups(df["Text"])
-    balanced = create_balanced_dataset(df)
+    balanced = create_balanced_dataset(df, seed)
     train, validation, test = group_split(balanced, seed)
     left_over = df.drop(balanced.index)
     seen = pd.concat([train, validation])["Group"]

@@ -44,14 +44,14 @@ def create_classifier(name="auto", num_trained=1, seed=123, device="cpu"):
     return classifier.to(device), pretrained.tokenizer, pretrained.name
 
 
-def create_loaders(classifier, tokenizer, parts, device):
+def create_loaders(classifier, tokenizer, parts, device, seed=123):
     """A loader of features for each table of messages, trunk and all."""
     loaders = []
     for part in parts:
         dataset = SpamDataset(part, tokenizer, pad_token_id=None)
         with fast_autocast(device):
-            loader = create_feature_loader(classifier, dataset, BATCH_SIZE, device)
-        loaders.append(loader)
+            settings = BATCH_SIZE, device, seed
+            loaders.append(create_feature_loader(classifier, dataset, *settings))
     return loaders
 
 
@@ -110,13 +110,17 @@ def load_classifier(path=SAVED, device="cpu"):
 
 
 def train_filter(name, seed):
-    """Train a filter as 6.7 does, print its figures and its seconds, save it."""
+    """Train a filter as 6.7 does, print its figures and its seconds, save it.
+
+    The seed draws the new output layer and the order of the batches. The split of the
+    messages stays, so that filters of different seeds are tested on the same ones.
+    """
     device = pick_device()
     fast_math(device)
     parts = split_messages(load_messages())
     classifier, tokenizer, name = create_classifier(name, seed=seed, device=device)
     start = time.perf_counter()
-    loaders = create_loaders(classifier, tokenizer, parts[:3], device)
+    loaders = create_loaders(classifier, tokenizer, parts[:3], device, seed)
     print(f"trunk: {time.perf_counter() - start:.0f} s, once for all epochs")
     train_head(classifier.head, *loaders[:2], device)
     accuracy = calc_accuracy_loader(loaders[2], classifier.head, device)
@@ -166,7 +170,12 @@ def main():
     """`python -m ch06.spam_filter`."""
     parser = argparse.ArgumentParser(description="Train a spam filter and keep it.")
     parser.add_argument("--model", default="auto", help="a name of load_pretrained")
-    parser.add_argument("--seed", type=int, default=123)
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=123,
+        help="draws the new output layer and the order of the batches",
+    )
     arguments = parser.parse_args()
     try:
         train_filter(arguments.model, arguments.seed)
