@@ -114,7 +114,8 @@ def measure_ours(parts):
 
 def longest_batches(parts, tokenizer):
     """The batches of the training part with the most tokens."""
-    dataset = InstructionDataset(parts[0], tokenizer, MEDIUM["context_length"])
+    context_length = MEDIUM["context_length"]
+    dataset = InstructionDataset(parts[0], tokenizer, context_length, mask_prompt=True)
     sizes = BOOK_BATCH_SIZE, tokenizer.eot_token
     train = create_instruction_loader(dataset, *sizes)
     return sorted(train, key=lambda batch: -batch[0].shape[1])[:NUM_STEPS]

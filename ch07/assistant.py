@@ -46,12 +46,13 @@ def load_parts(seed=123):
 
 
 def create_instruction_loaders(parts, tokenizer, max_length, seed=123):
-    """A loader of batches for each part."""
-    pad_token_id = tokenizer.eot_token
-    datasets = [InstructionDataset(part, tokenizer, max_length) for part in parts]
+    """A loader of batches for each part; only answers and their ends are targets."""
+    settings = LORA_BATCH_SIZE, tokenizer.eot_token, seed
     return [
-        create_instruction_loader(dataset, LORA_BATCH_SIZE, pad_token_id, seed)
-        for dataset in datasets
+        create_instruction_loader(
+            InstructionDataset(part, tokenizer, max_length, mask_prompt=True), *settings
+        )
+        for part in parts
     ]
 
 

@@ -104,7 +104,8 @@ def draw_distractors(entries, num_distractors=3, seed=123):
 @torch.no_grad()
 def answer_losses(model, tokenizer, entry, outputs):
     """Mean loss per token of each output as the answer to an entry, in nats: (b,)."""
-    dataset = InstructionDataset([entry | {"output": o} for o in outputs], tokenizer)
+    data = [entry | {"output": output} for output in outputs]
+    dataset = InstructionDataset(data, tokenizer, mask_prompt=True)
     inputs, targets = custom_collate_fn([*dataset], tokenizer.eot_token)
     device = model.tok_emb.weight.device
     with evaluating(model):

@@ -66,7 +66,7 @@ def entries_that_fit(answer):
     tokenizer = get_tokenizer()
     words = {"instruction": "Say it.", "input": "", "output": "yes " * 40}
     data = [words, SHORT, LONG, words | {"input": "now"}, SHORT | {"output": "Red."}]
-    sizes = [len(row) + 1 for row, _ in InstructionDataset(data, tokenizer)]
+    sizes = [len(row) + 1 for row in InstructionDataset(data, tokenizer)]
     for max_length in sorted({*sizes, min(sizes) - 1, max(sizes) - 1}):
         found = answer([*data], tokenizer, max_length)
         is_pair = isinstance(found, (tuple, list)) and len(found) == 2

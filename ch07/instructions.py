@@ -82,16 +82,18 @@ def format_question(entry):
 
 
 class InstructionDataset(Dataset):
-    """(token ids, how many of them are the prompt) of each entry.
+    """The token ids of each entry, a list: its prompt, then its output.
 
-    With mask_prompt off, as in the book's first version, no token is called prompt.
-    Raises ValueError naming an entry that is longer than max_length tokens with the
-    end-of-text token that the batches append.
+    With mask_prompt, a pair: the list, and how many of its ids are the prompt, which
+    `custom_collate_fn` then leaves out of the targets. Raises ValueError naming an
+    entry that is longer than max_length tokens with the end-of-text token that the
+    batches append.
     """
 
-    def __init__(self, data, tokenizer, max_length=None, mask_prompt=True):
+    def __init__(self, data, tokenizer, max_length=None, mask_prompt=False):
         self.data = data
-        self.encoded_texts = []
+        self.mask_prompt = mask_prompt
+        self.encoded_texts, self.prompt_lengths = [], []
         for i, entry in enumerate(data):
             prompt = tokenizer.encode_ordinary(format_prompt(entry))
             token_ids = prompt + tokenizer.encode_ordinary(entry["output"])
@@ -101,9 +103,12 @@ class InstructionDataset(Dataset):
                     f"{max_length}: leave it out or shorten it. It begins "
                     f"{entry['instruction'][:40]!r}"
                 )
-            self.encoded_texts.append((token_ids, len(prompt) if mask_prompt else 0))
+            self.encoded_texts.append(token_ids)
+            self.prompt_lengths.append(len(prompt))
 
     def __getitem__(self, index):
+        if self.mask_prompt:
+            return self.encoded_texts[index], self.prompt_lengths[index]
         return self.encoded_texts[index]
 
     def __len__(self):
@@ -134,10 +139,11 @@ def custom_collate_fn(
     allowed_max_length=None,
     device="cpu",
 ):
-    """Inputs and targets (b, num_tokens); only answers and their ends are targets.
+    """Inputs and targets (b, num_tokens); of the padding, only the first is a target.
 
-    batch: pairs of token ids and how many of them are the prompt, or token ids alone,
-    of which all are targets then. Raises ValueError if not one target is left.
+    batch: lists of token ids, all of which are targets; or pairs of such a list and how
+    many of its ids are the prompt, of which none is. Raises ValueError if not one
+    target is left.
     """
     pairs = [item if isinstance(item, tuple) else (item, 0) for item in batch]
     rows, prompt_lengths = zip(*pairs)
@@ -157,7 +163,7 @@ def custom_collate_fn(
 
 def create_instruction_loader(dataset, batch_size, pad_token_id, seed=123):
     """A loader of (inputs, targets) in length buckets: every entry once an epoch."""
-    lengths = [len(token_ids) for token_ids, _ in dataset]
+    lengths = [len(token_ids) for token_ids in dataset.encoded_texts]
     buckets = LengthBuckets(lengths, batch_size, seed)
     collate_fn = partial(custom_collate_fn, pad_token_id=pad_token_id)
     return DataLoader(dataset, batch_sampler=buckets, collate_fn=collate_fn)

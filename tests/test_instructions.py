@@ -73,23 +73,33 @@ def test_prompts_have_alpacas_form():
     assert format_question(WITH_INPUT) == "Make it plural. goose"
 
 
-def test_examples_are_prompt_and_answer(tokenizer):
+def test_an_example_is_the_list_of_ids_of_prompt_and_answer(tokenizer):
+    """As in the book, where both are one text."""
     dataset = InstructionDataset([ENTRY, WITH_INPUT], tokenizer)
-    for (token_ids, prompt_length), entry in zip(dataset, (ENTRY, WITH_INPUT)):
-        assert tokenizer.decode(token_ids) == format_prompt(entry) + entry["output"]
-        assert tokenizer.decode(token_ids[:prompt_length]) == format_prompt(entry)
     assert len(dataset) == 2
-    whole = InstructionDataset([ENTRY], tokenizer, mask_prompt=False)
-    assert whole[0] == (dataset[0][0], 0)
+    for token_ids, entry in zip(dataset, (ENTRY, WITH_INPUT)):
+        full_text = format_input(entry) + f"\n\n### Response:\n{entry['output']}"
+        assert token_ids == tokenizer.encode(full_text)
+        assert type(token_ids) is list
+
+
+def test_with_its_prompt_masked_an_example_says_how_long_the_prompt_is(tokenizer):
+    plain = InstructionDataset([ENTRY, WITH_INPUT], tokenizer)
+    masked = InstructionDataset([ENTRY, WITH_INPUT], tokenizer, mask_prompt=True)
+    for (token_ids, prompt_length), same, entry in zip(
+        masked, plain, (ENTRY, WITH_INPUT), strict=True
+    ):
+        assert token_ids == same
+        assert tokenizer.decode(token_ids[:prompt_length]) == format_prompt(entry)
 
 
 def test_special_tokens_in_an_entry_are_plain_text(tokenizer):
     sly = ENTRY | {"instruction": "Say <|endoftext|>", "output": "<|endoftext|>"}
-    assert EOT not in InstructionDataset([sly], tokenizer)[0][0]
+    assert EOT not in InstructionDataset([sly], tokenizer)[0]
 
 
 def test_an_entry_longer_than_the_context_is_named(tokenizer):
-    length = len(InstructionDataset([ENTRY], tokenizer)[0][0]) + 1  # end of text
+    length = len(InstructionDataset([ENTRY], tokenizer)[0]) + 1  # end of text
     InstructionDataset([ENTRY], tokenizer, max_length=length)
     with pytest.raises(ValueError, match=rf"entry 1 has {length} tokens.*'Name a"):
         InstructionDataset([ENTRY | {"output": "B"}, ENTRY], tokenizer, length - 1)
@@ -150,19 +160,25 @@ def test_batches_come_on_the_device(device):
     assert custom_collate_draft_1(BOOK_BATCH, device=device).device.type == device.type
 
 
-def test_every_entry_comes_once_an_epoch(tokenizer, entries):
-    dataset = InstructionDataset(entries[:203], tokenizer)
+@pytest.mark.parametrize("mask_prompt", [False, True])
+def test_every_entry_comes_once_an_epoch(tokenizer, entries, mask_prompt):
+    dataset = InstructionDataset(entries[:203], tokenizer, mask_prompt=mask_prompt)
     loader = create_instruction_loader(dataset, 8, EOT)
+    num_targets = sum(map(len, dataset.encoded_texts))  # all but the first, and an end
+    if mask_prompt:
+        num_targets -= sum(length - 1 for length in dataset.prompt_lengths)
     for _ in range(2):
-        rows = [row for inputs, _ in loader for row in inputs.tolist()]
+        batches = [*loader]
+        assert sum((targets != -100).sum() for _, targets in batches) == num_targets
+        rows = [row for inputs, _ in batches for row in inputs.tolist()]
         texts = [[token_id for token_id in row if token_id != EOT] for row in rows]
-        assert sorted(texts) == sorted(token_ids for token_ids, _ in dataset)
+        assert sorted(texts) == sorted(dataset.encoded_texts)
 
 
 def test_little_is_padding(tokenizer, entries):
     dataset = InstructionDataset(split_entries(entries)[0], tokenizer)
     loader = create_instruction_loader(dataset, 8, EOT)
-    lengths = [len(token_ids) for token_ids, _ in dataset]
+    lengths = [len(token_ids) for token_ids in dataset]
     assert padding_share(lengths, [*loader.batch_sampler]) < 0.03
 
 

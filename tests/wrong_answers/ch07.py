@@ -20,7 +20,7 @@ def parted(data, fits):
 
 def size(entry, tokenizer):
     """An entry's tokens, without the end."""
-    return len(InstructionDataset([entry], tokenizer)[0][0])
+    return len(InstructionDataset([entry], tokenizer)[0])
 
 
 def ends(collate_fn, batch=TOY):
