@@ -52,8 +52,9 @@ def copy_input(entry):
 
 
 def normalize(text):
-    """Small letters, single spaces, no quotes or full stop around: ' "Yes." ' -> yes"""
-    return " ".join(text.lower().split()).strip("\"'.!? ")
+    """Lower case, single spaces, no quotes around or full stop behind: "Yes." -> yes"""
+    text = " ".join(text.lower().split()).strip("\"' ")
+    return text.rstrip("\"'.!? ") or text  # the answer may be a mark and nothing else
 
 
 def repetition(text):

@@ -93,14 +93,31 @@ def test_the_control_says_the_input_back():
     [
         (' "Yes." ', "yes"),
         ("A  cat\n sat!", "a cat sat"),
+        ('"Yes".', "yes"),
         ("3.5", "3.5"),
+        ("3.", "3"),
+        (".5", ".5"),
+        ('".5."', ".5"),
+        ("-.5", "-.5"),
         ("-5", "-5"),
+        ("$5", "$5"),
+        ("!found", "!found"),
+        (".append(3)", ".append(3)"),
+        ("?!", "?!"),
+        ("...", "..."),
+        ("'!'", "!"),
         ("x[::-1]", "x[::-1]"),
         ("", ""),
     ],
 )
 def test_normalize(text, expected):
     assert normalize(text) == expected
+
+
+def test_numbers_and_marks_that_differ_are_told_apart():
+    answers = [".5", "5", "-.5", "-5", "0.5", "?", "!", ".", "", "found", "!found"]
+    assert len({normalize(text) for text in answers}) == len(answers)
+    assert rouge_l("?", "!") == 0
 
 
 def test_repetition_by_hand():
