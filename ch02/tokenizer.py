@@ -7,6 +7,7 @@ import tiktoken
 
 from ch02.bpe import SPLIT_PATTERN, merge_bytes, split_special, train_vocab
 from ch02.vocabulary import (
+    end_of_text_id,
     gpt2_files,
     pair_surrogates,
     read_openai_vocab,
@@ -59,6 +60,10 @@ class SimpleTokenizerV2(SimpleTokenizerV1):
         """The id of one token, or that of `<|unk|>`."""
         return super().token_id(token if token in self.str_to_int else "<|unk|>")
 
+    def decode(self, ids):
+        """Token ids to text, with no space before a colon or a semicolon either."""
+        return re.sub(r"\s+([:;])", r"\1", super().decode(ids))
+
 
 class BPETokenizer:
     """GPT-2's byte-pair encoding with vocab {bytes: id}, special_tokens {name: id}."""
@@ -70,14 +75,14 @@ class BPETokenizer:
         self.n_vocab = len(self.token_bytes)
         self.cache = {}  # words come back again and again
 
+    eot_token = property(end_of_text_id)
+
     def encode_ordinary(self, text):
         """Text to ids; the name of a special token is text like any other."""
-        ids = []
-        for word in SPLIT_PATTERN.findall(pair_surrogates(text)):
-            if word not in self.cache:
-                self.cache[word] = merge_bytes(word.encode(), self.vocab)
-            ids += self.cache[word]
-        return ids
+        words = SPLIT_PATTERN.findall(pair_surrogates(text))
+        for word in set(words) - self.cache.keys():
+            self.cache[word] = merge_bytes(word.encode(), self.vocab)
+        return [token_id for word in words for token_id in self.cache[word]]
 
     def encode(self, text, allowed_special=()):
         """Text to ids, with the special tokens that are allowed by name."""

@@ -23,6 +23,15 @@ def gpt2_files():
     return paths
 
 
+def end_of_text_id(tokenizer):
+    """The id of `<|endoftext|>`; ValueError if the tokenizer has no such token."""
+    if "<|endoftext|>" not in tokenizer.special_tokens:
+        raise ValueError(
+            "the tokenizer has no <|endoftext|>: name it among its special_tokens"
+        )
+    return tokenizer.special_tokens["<|endoftext|>"]
+
+
 def pair_surrogates(text):
     """Join UTF-16 surrogates into characters; a lone one becomes U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -163,6 +163,18 @@ def test_a_special_token_in_a_text_is_plain_text_unless_allowed(pair):
     assert ours.encode(END + END, allowed_special={END}) == [special, special]
 
 
+def test_the_end_of_text_has_tiktokens_name(pair):
+    ours, theirs = pair
+    assert ours.eot_token == theirs.eot_token
+    assert BPETokenizer({b"a": 0, b"b": 1}, {"<|pad|>": 2, END: 3}).eot_token == 3
+
+
+def test_a_vocabulary_without_an_end_of_text_says_so():
+    tokenizer = BPETokenizer({b"a": 0}, {"<|pad|>": 1})
+    with pytest.raises(ValueError, match="has no <|endoftext|>: name it among"):
+        _ = tokenizer.eot_token
+
+
 def test_a_special_token_may_be_spelled_in_surrogates():
     tokenizer = BPETokenizer.train("", 257, ["<|😀|>"])
     assert tokenizer.encode("<|\ud83d\ude00|>", allowed_special={"<|😀|>"}) == [256]
@@ -329,6 +341,16 @@ def test_an_unknown_word_becomes_unk():
     tokenizer = SimpleTokenizerV2({"Hi": 0, ",": 1, "<|unk|>": 2, END: 3})
     assert tokenizer.encode(f"Hi, tide {END}") == [0, 1, 2, 3]
     assert tokenizer.decode([0, 1, 2]) == "Hi, <|unk|>"
+
+
+def test_marks_are_closed_up_as_in_the_book():
+    """The second tokenizer closes up before a colon and a semicolon as well."""
+    marks = ",.:;?!\"()'"
+    vocab = {mark: token_id for token_id, mark in enumerate(["a", *marks])}
+    ids = [i for mark in marks for i in (0, vocab[mark])]
+    v1, v2 = (T(vocab).decode(ids) for T in (SimpleTokenizerV1, SimpleTokenizerV2))
+    assert v1 == "a, a. a : a ; a? a! a\" a( a) a'"
+    assert v2 == "a, a. a: a; a? a! a\" a( a) a'"
 
 
 def test_an_unknown_word_id_is_named():
