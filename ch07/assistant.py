@@ -113,7 +113,7 @@ def load_assistant(path=ASSISTANT, device="cpu"):
             f"{path} was trained on another {name} than the one that is here: "
             "train again, `python -m ch07.assistant`"
         )
-    load_adapter(path, model)
+    load_adapter(path, model, metadata)
     merge_lora(model)
     return model.eval(), tokenizer
 

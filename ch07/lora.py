@@ -21,7 +21,12 @@ class LoRALayer(nn.Module):
         self.A = nn.Parameter(torch.empty(in_dim, rank))
         nn.init.kaiming_uniform_(self.A.T, a=math.sqrt(5))  # as nn.Linear begins
         self.B = nn.Parameter(torch.zeros(rank, out_dim))
-        self.scaling = alpha / rank
+        self.rank, self.alpha = rank, alpha
+
+    @property
+    def scaling(self):
+        """How strongly the change counts."""
+        return self.alpha / self.rank
 
     def forward(self, x):
         return self.scaling * (x @ self.A @ self.B)  # (b, num_tokens, out_dim)
@@ -63,11 +68,15 @@ def replace_linear_with_lora(model, rank, alpha):
 
 @torch.no_grad()
 def merge_lora(model):
-    """Put linear layers that compute the same back: no trace and no cost of LoRA."""
+    """Put linear layers that compute the same back: no trace and no cost of LoRA.
+
+    Their weights and biases are frozen, or trained, as they were beside LoRA.
+    """
     for name, module in model.named_children():
         if isinstance(module, LinearWithLoRA):
             # a new parameter: an output layer may share its own with the embedding
-            module.linear.weight = nn.Parameter(module.weight)
+            is_trained = module.linear.weight.requires_grad
+            module.linear.weight = nn.Parameter(module.weight, is_trained)
             setattr(model, name, module.linear)
         else:
             merge_lora(module)
@@ -85,12 +94,13 @@ def save_adapter(path, model, rank, alpha, **metadata):
     save_weights(path, adapter_parameters(model), cfg, **metadata)
 
 
-def load_adapter(path, model):
+def load_adapter(path, model, metadata=None):
     """Freeze a model, add LoRA layers to it, and read what `save_adapter` wrote.
 
-    Raises ValueError for a damaged file and for a model of other sizes.
+    metadata: the file's, if `read_metadata` has checked it already. Raises ValueError
+    for a damaged file and for a model of other sizes.
     """
-    cfg = read_metadata(path)["config"]
+    cfg = (metadata or read_metadata(path))["config"]
     model.requires_grad_(False)
     replace_linear_with_lora(model, **cfg)
     load_parameters(path, adapter_parameters(model))

@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import torch
 
+from ch02.files import check_sha256
 from ch02.tokenizer import get_tokenizer
 from ch05.checkpoint import sha256_file
 from ch05.decoding import generate
@@ -91,6 +92,24 @@ def test_an_assistant_comes_back_merged(path, shelf):
     assert same_tokenizer is tokenizer
     assert adapter_parameters(loaded) == {} and not loaded.training
     torch.testing.assert_close(loaded(ids), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_loaded_assistant_is_frozen_weights_and_biases_alike(saved):
+    loaded, _ = load_assistant(saved)
+    assert not [name for name, p in loaded.named_parameters() if p.requires_grad]
+
+
+def test_a_file_is_read_through_once_when_it_is_loaded(saved, monkeypatch):
+    """Its sha256 vouches for its metadata and for its matrices."""
+    hashed = []
+
+    def check(path, sha256):
+        hashed.append(path)
+        check_sha256(path, sha256)
+
+    monkeypatch.setattr("ch05.checkpoint.check_sha256", check)
+    load_assistant(saved)
+    assert hashed == [saved]
 
 
 def test_a_fingerprint_is_of_the_pretrained_numbers_alone(shelf):

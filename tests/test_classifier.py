@@ -4,23 +4,29 @@ import copy
 import math
 
 import matplotlib
+import pandas as pd
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
-from ch04.gpt import GPTModel
 from ch06.batches import LengthBuckets
 from ch06.classifier import (
     Classifier,
     answer_at,
     calc_accuracy_loader,
+    calc_loss_batch,
+    calc_loss_loader,
     classify_review,
     create_feature_loader,
     create_token_loader,
+    evaluate_model,
     plot_values,
     spam_probability,
     train_classifier_simple,
 )
+from ch06.spam import SpamDataset
+from ch07.lora import adapter_parameters, merge_lora, replace_linear_with_lora
 from tests.test_kv_cache import MODELS
 
 matplotlib.use("Agg")
@@ -399,6 +405,11 @@ def test_accuracy_is_read_at_the_last_place():
     assert calc_accuracy_loader(told_batches(), Two(), "cpu") == pytest.approx(4 / 6)
 
 
+def test_labels_may_lie_on_the_device_already(device):
+    batches = [(inputs, labels.to(device)) for inputs, labels in told_batches()]
+    assert calc_accuracy_loader(batches, Told(), device) == pytest.approx(4 / 6)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_accuracy_is_taken_without_dropout_and_gradients(training):
     seen = []
@@ -463,27 +474,6 @@ def test_an_empty_message_has_no_probability(gpt_classifier):
         classify_review("", gpt_classifier, Letters(), "cpu")
 
 
-def book_model():
-    """A GPT whose output layer was replaced, as the book does it."""
-    model = seeded_model("GPT")
-    model.out_head = nn.Linear(16, 2)
-    return model
-
-
-@pytest.mark.parametrize(
-    "create", [lambda: seeded_classifier(seeded_model("Llama")), book_model]
-)
-@pytest.mark.parametrize(("bias", "said"), [(50.0, "spam"), (-50.0, "not spam")])
-def test_the_answer_is_the_books(create, bias, said, device):
-    model = create()
-    with torch.no_grad():
-        getattr(model, "head", model).out_head.bias[1] = bias
-    model.to(device)
-    found = classify_review("hello", model, Letters(), device, 5, pad_token_id=50256)
-    assert found == said
-    assert classify_review("hello", model, Letters(), device) == said
-
-
 def test_the_answer_agrees_with_the_probability(classifier):
     texts = ["".join(chr(97 + i * j % 23) for i in range(1, 9)) for j in range(1, 20)]
     for text in texts:
@@ -492,22 +482,199 @@ def test_the_answer_agrees_with_the_probability(classifier):
         assert said == ("spam" if is_spam else "not spam")
 
 
-def test_the_books_model_is_trained_and_judged_too():
-    model = book_model()
-    assert isinstance(model, GPTModel)
-    messages = toy_messages(32)
-    loader = [(idx[None], label[None]) for idx, label in messages]
+# the book's chapter 6, as the book writes it
 
-    class LastOnly(nn.Module):
-        """The logits at the last place, for a loss over one place a row."""
 
-        def __init__(self):
-            super().__init__()
-            self.model = model
+TEXTS = [
+    "".join(chr(ord("a") + token_id % 7) for token_id in token_ids[1:])
+    + "ah"[label]  # spam ends in an h
+    for token_ids, label in toy_messages(64)
+]
 
-        def forward(self, idx):
-            return self.model(idx)[:, -1:]
 
-    losses = train(LastOnly(), loader, num_epochs=4)[0]
+def book_dataset(texts=TEXTS, **settings):
+    """Messages, padded, and their labels."""
+    df = pd.DataFrame({"Text": texts})
+    df["Label"] = df["Text"].str.endswith("h").astype(int)
+    return SpamDataset(df, Letters(), pad_token_id=PAD, **settings)
+
+
+@pytest.fixture
+def book_model():
+    """A GPT with another output layer, frozen but for its end."""
+    model = seeded_model("GPT")
+    for param in model.parameters():
+        param.requires_grad = False
+    torch.manual_seed(123)
+    model.out_head = nn.Linear(in_features=16, out_features=2)
+    for part in (model.trf_blocks[-1], model.final_norm):
+        for param in part.parameters():
+            param.requires_grad = True
+    return model
+
+
+def book_loaders(batch_size=8):
+    """A loader to train on, and one of other messages whose last batch is short."""
+    train_dataset = book_dataset(TEXTS[:40])
+    val_dataset = book_dataset(TEXTS[40:61], max_length=train_dataset.max_length)
+    train_loader = DataLoader(train_dataset, batch_size, shuffle=True, drop_last=True)
+    val_loader = DataLoader(val_dataset, batch_size=batch_size, drop_last=False)
+    return train_loader, val_loader
+
+
+def book_logits(model, dataset):
+    """The logits at the last position of each message's row: (num_messages, 2)."""
+    with torch.no_grad():
+        rows = torch.stack([token_ids for token_ids, _ in dataset])
+        return model.eval()(rows)[:, -1]
+
+
+def test_the_loss_is_read_at_the_last_position(book_model, device):
+    dataset = book_dataset()
+    token_ids, labels = next(iter(DataLoader(dataset, batch_size=len(dataset))))
+    logits = book_logits(book_model, dataset)
+    expected = nn.functional.cross_entropy(logits, labels)
+    loss = calc_loss_batch(token_ids, labels, book_model.to(device), device)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_loss_of_a_loader_is_that_of_its_messages(book_model):
+    """Each counts alike, also in a short batch; or those of the first batches."""
+    _, val_loader = book_loaders()
+    logits = book_logits(book_model, val_loader.dataset)
+    labels = torch.tensor(val_loader.dataset.labels)
+    for num_batches, num_messages in ((None, 21), (2, 16), (9, 21)):
+        found = calc_loss_loader(val_loader, book_model, "cpu", num_batches=num_batches)
+        expected = nn.functional.cross_entropy(
+            logits[:num_messages], labels[:num_messages]
+        )
+        assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_an_evaluation_is_of_both_loaders_and_without_dropout(book_model):
+    train_loader, val_loader = book_loaders()
+    in_order = DataLoader(train_loader.dataset, batch_size=8)
+    losses = evaluate_model(book_model.train(), in_order, val_loader, "cpu", 3)
+    assert book_model.training
+    book_model.eval()
+    for loss, loader in zip(losses, (in_order, val_loader)):
+        expected = calc_loss_loader(loader, book_model, "cpu", num_batches=3)
+        assert loss == pytest.approx(expected, rel=1e-6)
+    assert losses[0] != pytest.approx(losses[1])
+
+
+def test_the_books_model_learns_and_is_asked_as_it_was_trained(book_model, device):
+    model, (train_loader, val_loader) = book_model.to(device), book_loaders()
+    before = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    torch.manual_seed(123)
+    train_losses, val_losses, train_accs, val_accs, examples_seen = (
+        train_classifier_simple(
+            model,
+            train_loader,
+            val_loader,
+            optimizer,
+            device,
+            num_epochs=12,
+            eval_freq=30,
+            eval_iter=5,
+        )
+    )
+    assert len(train_losses) == len(val_losses) == 2
+    assert len(train_accs) == len(val_accs) == 12 and examples_seen == 12 * 40
+    assert train_losses[-1] < train_losses[0] and train_accs[-1] > train_accs[0]
+    for (name, old), new in zip(before.named_parameters(), model.parameters()):
+        learns = name.startswith(("trf_blocks.1", "final_norm", "out_head"))
+        assert torch.equal(old, new) != learns, name
+    max_length = train_loader.dataset.max_length
+    logits = book_logits(model.cpu(), val_loader.dataset)
+    said = ["spam" if spam > ham else "not spam" for ham, spam in logits.tolist()]
+    assert set(said) == {"spam", "not spam"}
+    for text, answer in zip(TEXTS[40:61], said):
+        settings = {"max_length": max_length, "pad_token_id": PAD}
+        assert classify_review(text, model, Letters(), "cpu", **settings) == answer
+
+
+@pytest.mark.parametrize(("bias", "said"), [(50.0, "spam"), (-50.0, "not spam")])
+def test_both_answers_are_given(book_model, bias, said, device):
+    with torch.no_grad():
+        book_model.out_head.bias[1] = bias
+    book_model.to(device)
+    for settings in ((), (12, PAD)):
+        found = classify_review("hello", book_model, Letters(), device, *settings)
+        assert found == said
+
+
+@pytest.mark.parametrize("max_length", [9, 12])
+def test_a_message_is_padded_or_cut_as_in_the_dataset(book_model, max_length):
+    dataset = book_dataset(max_length=max_length)
+    probabilities = book_logits(book_model, dataset).softmax(dim=-1)[:, 1]
+    for text, expected in zip(TEXTS, probabilities.tolist()):
+        settings = "cpu", max_length, PAD
+        found = spam_probability(text, book_model, Letters(), *settings)
+        assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_padding_makes_a_difference_to_the_books_model_and_none_to_ours(book_model):
+    ours = seeded_classifier(seeded_model("GPT"))
+    for model, is_ours in ((book_model, False), (ours, True)):
+        bare, padded_up = (
+            spam_probability("abc", model, Letters(), "cpu", max_length, PAD)
+            for max_length in (None, 12)
+        )
+        assert (bare == pytest.approx(padded_up, abs=1e-5)) == is_ours
+
+
+def test_a_model_need_not_say_its_context_if_the_length_is_given(book_model):
+    """Other people's GPTs have no attribute for it."""
+    expected = spam_probability("abc", book_model, Letters(), "cpu", 12, PAD)
+    del book_model.context_length
+    book_model.forward = lambda idx: book_model.out_head(
+        book_model.final_norm(
+            book_model.trf_blocks(
+                book_model.tok_emb(idx) + book_model.pos_emb.weight[: idx.shape[1]]
+            )
+        )
+    )
+    found = spam_probability("abc", book_model, Letters(), "cpu", 12, PAD)
+    assert found == pytest.approx(expected, abs=1e-6)
+    said = classify_review("abc", book_model, Letters(), "cpu", 12, PAD)
+    assert said == ("spam" if found > 0.5 else "not spam")
+
+
+def test_a_message_longer_than_the_context_is_refused_by_the_model(book_model):
+    with pytest.raises(ValueError, match="13 tokens exceed context_length 12"):
+        classify_review("abc", book_model, Letters(), "cpu", 13, PAD)
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_lora_learns_by_the_same_functions(is_ours):
+    """In appendix E all is frozen, and every linear layer has LoRA, the new one too."""
+    model = seeded_model("GPT")
+    if is_ours:
+        model = seeded_classifier(model)
+        adapted = model.head
+    else:
+        model.out_head = nn.Linear(16, 2)
+        adapted = model
+    for param in model.parameters():
+        param.requires_grad = False
+    replace_linear_with_lora(adapted, rank=4, alpha=8)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    train_loader, val_loader = book_loaders()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    losses, *_ = train_classifier_simple(
+        model, train_loader, val_loader, optimizer, "cpu", 8, 10, 5
+    )
     assert losses[-1] < losses[0]
-    assert calc_accuracy_loader(loader, model, "cpu") > 0.8
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == adapter_parameters(model).keys()
+    logits = book_logits(model, val_loader.dataset)
+    merge_lora(model)
+    merged = book_logits(model, val_loader.dataset)
+    torch.testing.assert_close(merged, logits, atol=1e-4, rtol=1e-4)
+
+
+def test_no_epoch_sees_no_example(gpt_classifier):
+    loader = create_token_loader(gpt_classifier, toy_messages(8), 8)
+    assert train(gpt_classifier, loader, num_epochs=0) == ([], [], [], [], 0)

@@ -1,10 +1,15 @@
 """Entries become prompts, prompts become batches, and nothing is lost on the way."""
 
 import json
+from functools import partial
 
 import pytest
+import torch
+from torch.utils.data import DataLoader
 
 from ch02.fetch import FetchError
+from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch05.training import calc_loss_loader, train_model_simple
 from ch06.batches import padding_share
 from ch06.spam import words_of
 from ch07.instructions import (
@@ -173,6 +178,68 @@ def test_every_entry_comes_once_an_epoch(tokenizer, entries, mask_prompt):
         rows = [row for inputs, _ in batches for row in inputs.tolist()]
         texts = [[token_id for token_id in row if token_id != EOT] for row in rows]
         assert sorted(texts) == sorted(dataset.encoded_texts)
+
+
+def test_the_books_chapter_7(tokenizer, entries, capsys):
+    """Lists of ids without categories, chapter 5's loss and loop, all targets."""
+    data = [{key: entry[key] for key in KEYS} for entry in entries[:40]]
+    customized_collate_fn = partial(
+        custom_collate_fn, device=torch.device("cpu"), allowed_max_length=64
+    )
+    torch.manual_seed(123)
+    train_loader, val_loader = (
+        DataLoader(
+            InstructionDataset(part, tokenizer),
+            batch_size=8,
+            collate_fn=customized_collate_fn,
+            shuffle=is_training,
+            drop_last=is_training,
+            num_workers=0,
+        )
+        for part, is_training in ((data[:30], True), (data[30:], False))
+    )
+    inputs, targets = next(iter(train_loader))
+    assert inputs.shape == targets.shape == (8, inputs.shape[1])
+    assert inputs.shape[1] <= 64
+    sizes = {"context_length": 64, "emb_dim": 16, "n_heads": 2, "n_layers": 1}
+    model = GPTModel(GPT_CONFIG_124M | sizes)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    before = calc_loss_loader(val_loader, model, "cpu", num_batches=5)
+    train_losses, val_losses, tokens_seen = train_model_simple(
+        model,
+        train_loader,
+        val_loader,
+        optimizer,
+        "cpu",
+        num_epochs=2,
+        eval_freq=5,
+        eval_iter=5,
+        start_context=format_input(data[30]),
+        tokenizer=tokenizer,
+    )
+    assert len(train_losses) == len(val_losses) == len(tokens_seen) == 2
+    assert calc_loss_loader(val_loader, model, "cpu") < before
+    assert "Below is an instruction" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("pad_token_id", [EOT, 7])
+@pytest.mark.parametrize("ignore_index", [-100, -1])
+@pytest.mark.parametrize("allowed_max_length", [None, 1, 3, 9])
+def test_batches_of_lists_are_the_books(pad_token_id, ignore_index, allowed_max_length):
+    """Row by row: shift by one, keep the first end, mark the others, then cut."""
+    rows = [[11, 12, 13, 14], [21], [31, 32]]
+    inputs, targets = custom_collate_fn(
+        rows,
+        pad_token_id=pad_token_id,
+        ignore_index=ignore_index,
+        allowed_max_length=allowed_max_length,
+        device="cpu",
+    )
+    for row, found_inputs, found_targets in zip(rows, inputs, targets, strict=True):
+        filled = row + [pad_token_id] * (4 - len(row))
+        wanted = row[1:] + [pad_token_id] + [ignore_index] * (4 - len(row))
+        assert found_inputs.tolist() == filled[:allowed_max_length]
+        assert found_targets.tolist() == wanted[:allowed_max_length]
 
 
 def test_little_is_padding(tokenizer, entries):

@@ -65,6 +65,26 @@ def test_by_hand():
     assert layer(torch.tensor([[1.0, 1.0]])).item() == 3 * (2 + 5) * 10
 
 
+def test_layers_have_the_books_attributes():
+    linear = nn.Linear(8, 6)
+    layer = LinearWithLoRA(linear, rank=4, alpha=2)
+    assert layer.linear is linear and isinstance(layer.lora, LoRALayer)
+    assert (layer.lora.rank, layer.lora.alpha) == (4, 2)
+    assert layer.lora.A.shape == (8, 4) and layer.lora.B.shape == (4, 6)
+
+
+def test_a_layer_obeys_another_alpha():
+    """In its output, and as one matrix."""
+    layer = LinearWithLoRA(nn.Linear(8, 6, bias=False), rank=4, alpha=2)
+    nn.init.ones_(layer.lora.B)
+    x = torch.randn(3, 8)
+    for _ in range(2):
+        layer.lora.alpha *= 3
+        change = layer.lora.alpha / 4 * x @ layer.lora.A @ layer.lora.B
+        torch.testing.assert_close(layer(x), layer.linear(x) + change)
+        torch.testing.assert_close(x @ layer.weight.T, layer(x))
+
+
 def test_alpha_counts_by_rank():
     torch.manual_seed(1)
     layer = LoRALayer(8, 8, rank=4, alpha=2)
@@ -147,6 +167,32 @@ def test_merging_a_tied_head_leaves_the_embedding_alone():
     merge_lora(model)
     assert torch.equal(model.tok_emb.weight, embedding)
     assert not torch.equal(model.out_head.weight, embedding)
+
+
+def trained_names(model):
+    """Which parameters learn, those of LoRA left out."""
+    parameters = model.named_parameters(remove_duplicate=False)
+    return {
+        name.replace(".linear.", ".")
+        for name, p in parameters
+        if p.requires_grad and ".lora." not in name
+    }
+
+
+@pytest.mark.parametrize("part", ["", "tok_emb", "trf_blocks.1", "nothing"])
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_merging_leaves_frozen_what_was_frozen(model, part, is_tied):
+    """Weights and biases alike, whatever learned beside LoRA."""
+    if is_tied:
+        model.out_head.weight = model.tok_emb.weight
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = name.startswith(part)
+    replace_linear_with_lora(model, rank=3, alpha=6)
+    shake(model)
+    before = trained_names(model)
+    assert bool(before) == (part != "nothing")
+    merge_lora(model)
+    assert trained_names(model) == before
 
 
 def test_decoding_with_lora_equals_decoding_merged(adapted):

@@ -358,13 +358,19 @@ def test_a_random_split_has_the_books_sizes():
         pd.testing.assert_frame_equal(part, again)
 
 
-@pytest.mark.parametrize(
-    ("fractions", "name"),
-    [((0, 0.5), "training"), ((0.5, 0), "validation"), ((0.5, 0.5), "test")],
-)
-def test_a_random_split_with_an_empty_part_is_refused(fractions, name):
-    with pytest.raises(ValueError, match=f"the {name} part has 0 messages"):
-        random_split(table(50, 50), *fractions)
+def test_a_random_split_takes_labels_that_are_numbers_already():
+    """The book maps them before it splits."""
+    df = create_balanced_dataset(table(9, 5))
+    df["Label"] = df["Label"].map({"ham": 0, "spam": 1})
+    train, validation, test = random_split(df, train_frac=0.7, validation_frac=0.1)
+    assert [len(part) for part in (train, validation, test)] == [7, 1, 2]
+    assert sorted(pd.concat([train, validation, test])["Label"]) == 5 * [0] + 5 * [1]
+
+
+def test_a_random_split_takes_any_table():
+    """Also of other columns, and into parts that are empty."""
+    df = pd.DataFrame({"sentence": ["a", "b", "c", "d"]})
+    assert [len(part) for part in random_split(df, 0.75, 0.25)] == [3, 1, 0]
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
@@ -582,7 +588,9 @@ def test_splits_are_the_seeds(sample):
     parts = split_messages(sample, seed=1)
     for part, again in zip(parts, split_messages(sample, seed=1)):
         pd.testing.assert_frame_equal(part, again)
-    assert set(parts[2]["Text"]) != set(split_messages(sample, seed=2)[2]["Text"])
+    others = split_messages(sample, seed=2)
+    assert set(parts[2]["Text"]) != set(others[2]["Text"])
+    assert set(parts[3]["Text"]) != set(others[3]["Text"])  # other ham was drawn
 
 
 def test_splitting_leaves_the_messages_as_they_were(sample):
@@ -629,7 +637,9 @@ def test_messages_are_padded_to_the_longest(tokenizer):
 
 def test_a_csv_file_and_a_table_give_the_same(tokenizer, tmp_path):
     MESSAGES.to_csv(tmp_path / "train.csv", index=None)
-    found = SpamDataset(tmp_path / "train.csv", tokenizer)
+    path = str(tmp_path / "train.csv")
+    found = SpamDataset(csv_file=path, max_length=None, tokenizer=tokenizer)
+    assert found.max_length == found._longest_encoded_length()
     assert rows_of(found) == rows_of(SpamDataset(MESSAGES, tokenizer))
 
 

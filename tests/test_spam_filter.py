@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 
+from ch02.files import check_sha256
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPTModel
 from ch05.checkpoint import sha256_file
@@ -140,6 +141,18 @@ def test_a_flipped_bit_is_seen(saved, place):
     saved.write_bytes(content)
     with pytest.raises(ValueError, match="spam.safetensors is damaged"):
         load_classifier(saved)
+
+
+def test_a_file_is_read_through_once_when_it_is_loaded(saved, monkeypatch):
+    hashed = []
+
+    def check(path, sha256):
+        hashed.append(path)
+        check_sha256(path, sha256)
+
+    monkeypatch.setattr("ch05.checkpoint.check_sha256", check)
+    load_classifier(saved)
+    assert hashed == [saved]
 
 
 def test_another_model_under_the_same_name_is_refused(saved, shelf):
