@@ -129,10 +129,14 @@ def test_memory_is_that_of_the_process_alone():
     assert measure.peak_megabytes() > len(ballast) / 1e6 > there > 0
 
 
-def test_the_median_does_not_count_what_prepares():
-    prepared = []
-    seconds = measure.median_seconds(lambda: prepared.append(1), lambda _: None, runs=3)
-    assert len(prepared) == 3 and 0 <= seconds < 0.1
+def test_the_median_does_not_count_what_prepares(monkeypatch):
+    passed = []
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: sum(passed))
+    durations = iter([3, 1, 8])
+    seconds = measure.median_seconds(
+        lambda: passed.append(100), lambda _: passed.append(next(durations)), runs=3
+    )
+    assert seconds == 3 and passed == [100, 3, 100, 1, 100, 8]
 
 
 def test_this_machine_has_a_name():
@@ -229,15 +233,40 @@ def test_encoders_are_compared_and_equal():
     assert len({row.our_figure for row in rows}) == 1
 
 
-def test_both_loaders_are_measured(monkeypatch):
-    pytest.importorskip("llms_from_scratch", reason="needs the book's package")
-    monkeypatch.setattr(text, "in_fresh_process", in_this_process)
-    monkeypatch.setattr(text, "NUM_TOKENS", 20_000)
+def test_both_loaders_are_measured_on_as_much_as_they_can_bear(monkeypatch):
+    """At stride 1 the book's gets a 20th of the tokens; its figures are scaled up."""
+    measured = []
+
+    def in_no_process(function, whose, stride, num_tokens):
+        assert function is text.measure_loader
+        measured.append((whose, stride, num_tokens))
+        return (0.01, 8.0) if whose == "ours" else (3.0, 40.0)
+
+    monkeypatch.setattr(text, "in_fresh_process", in_no_process)
     rows = text.loader_rows()
-    assert [row.work[-3:] for row in rows] == ["256", "256", "e 1", "e 1"]
-    seconds = rows[2]
-    assert (seconds.unit, seconds.figure_goal) == ("s", 0.05)
-    assert seconds.ratio > 10  # 20,000 windows, each a tensor of its own
+    million, part = 1_000_000, 50_000
+    assert measured == [
+        ("ours", 256, million),
+        ("book", 256, million),
+        ("ours", 1, million),
+        ("book", 1, part),
+    ]
+    found = [(row.work, row.unit, row.our_figure, row.peer_figure) for row in rows]
+    assert found == [
+        ("loader, stride 256", "s", 0.01, 3.0),
+        ("loader, stride 256", "MB", 8.0, 40.0),
+        ("loader, stride 1", "s", 0.01, 60.0),
+        ("loader, stride 1", "MB", 8.0, 800.0),
+    ]
+    assert all(row.met for row in rows)
+
+
+@pytest.mark.parametrize("whose", ["ours", "book"])
+def test_a_loader_is_measured(whose):
+    if whose == "book":
+        pytest.importorskip("llms_from_scratch", reason="needs the book's package")
+    seconds, megabytes = text.measure_loader(whose, stride=1, num_tokens=1000)
+    assert seconds > 0 and megabytes >= 0
 
 
 @pytest.fixture
