@@ -6,6 +6,8 @@
 import ast
 import os
 import re
+import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -28,6 +30,9 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 TEXT_BAR = re.compile(r"\d%\||\[\d+:\d\d[\d:]*[,<]|\x1b\[A")
 # a full stop ends the sentence; a point in a figure such as 0.4 does not
 RUNS_IN = re.compile(r"^\*Runs in\*.*?(?:\.(?!\d)(?P<rest>.*))?$", re.MULTILINE)
+CHECK = re.compile(r"""\bcheck\(\s*["'](\d\.\d\.\d)["']""")
+VERDICT = re.compile(r"^(\d\.\d\.\d): (.*)$", re.MULTILINE)
+LEFT_BEHIND = ("checkpoints", "__pycache__", ".ipynb_checkpoints")
 # 0 is RUSAGE_SELF; on Linux a kernel starts from the peak of the process that starts it
 PEAK = "__import__('resource').getrusage(0).ru_maxrss"
 
@@ -40,14 +45,25 @@ class Run(NamedTuple):
     megabytes: float
 
 
+def sections(chapter):
+    """Paths of a chapter's section notebooks, in order; not of Jupyter's duplicates."""
+    return sorted(p for p in chapter.glob("[0-9]*.ipynb") if "-Copy" not in p.name)
+
+
 def chapter_notebooks():
     """Paths of the section notebooks, in course order."""
-    return sorted(ROOT.glob("ch[0-9][0-9]/[0-9]*.ipynb"))
+    chapters = sorted(ROOT.glob("ch[0-9][0-9]"))
+    return [path for chapter in chapters for path in sections(chapter)]
+
+
+def solutions():
+    """Paths of the chapters' solutions."""
+    return sorted(ROOT.glob("ch[0-9][0-9]/solutions.ipynb"))
 
 
 def all_notebooks():
     """Paths of the section notebooks and the solutions, in course order."""
-    return sorted([*chapter_notebooks(), *ROOT.glob("ch[0-9][0-9]/solutions.ipynb")])
+    return sorted([*chapter_notebooks(), *solutions()])
 
 
 def label(path):
@@ -81,6 +97,100 @@ def texts(notebook):
     """All that a notebook says: its sources and the words of its outputs."""
     said = [text for output in outputs(notebook) for text in words(output)]
     return [cell.source for cell in notebook.cells] + said
+
+
+def checked(cells):
+    """The numbers of the exercises that cells check, in order."""
+    return [number for cell in cells for number in CHECK.findall(cell.source)]
+
+
+def verdicts(notebook):
+    """What the checks of a notebook printed, in order: [(number, words), ...]."""
+    said = "\n".join(output.get("text", "") for output in outputs(notebook))
+    return VERDICT.findall(said)
+
+
+def expected_verdicts(path, notebook):
+    """What they should print: solutions are right, sections wait for an answer."""
+    words = "right" if path.name == "solutions.ipynb" else "not attempted"
+    return [(number, words) for number in checked(code_cells(notebook))]
+
+
+def stub(number):
+    """The source of an exercise's cell before a reader fills it."""
+    return f'answer = None\ncheck("{number}", answer)'
+
+
+def parts(notebook):
+    """Split the cells: up to the exercises, their code, and from Next on.
+
+    A reader fills the code between the headings Exercises and Next. The text that
+    stands between them counts as the first part's.
+    """
+    cells = notebook.cells
+    titles = [cell.source.partition("\n")[0] for cell in cells]
+    if "## Exercises" not in titles or "## Next" not in titles:
+        return cells, [], []
+    start, end = titles.index("## Exercises"), titles.index("## Next")
+    answers = [cell for cell in cells[start:end] if cell.cell_type == "code"]
+    text = [cell for cell in cells[start:end] if cell.cell_type != "code"]
+    return cells[:start] + text, answers, cells[end:]
+
+
+def reset(notebook):
+    """Take a reader's answers out: of their code a stub for each check is left."""
+    before, answers, after = parts(notebook)
+    numbers = dict.fromkeys(checked(answers))  # each of them once
+    stubs = [nbformat.v4.new_code_cell(stub(number)) for number in numbers]
+    notebook.cells = [*before, *stubs, *after]
+    return notebook
+
+
+def sources(notebook):
+    """The sources of the lesson and those of the answers, empty cells left out."""
+    before, answers, after = parts(notebook)
+    return [
+        [(cell.cell_type, cell.source) for cell in cells if cell.source.strip()]
+        for cells in (before + after, answers)
+    ]
+
+
+def committed_text(path):
+    """What git's last commit has of a file; None without git, or if it has none."""
+    command = ["git", "show", f"HEAD:./{path.name}"]
+    try:
+        done = subprocess.run(command, cwd=path.parent, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.decode()
+
+
+def read_course(path):
+    """Read a notebook as the course has it, whatever a reader did with the copy here.
+
+    A reader's copy has the last commit's lesson, and other answers, or Jupyter saved
+    it: then the last commit's notebook is returned. One with an edited lesson is
+    returned as it stands; so is one that no commit has, but for its answers.
+    """
+    here, text = read(path), committed_text(path)
+    if text is None:
+        return reset(here)
+    committed = nbformat.reads(text, as_version=4)
+    (lesson, answers), (old_lesson, old_answers) = map(sources, (here, committed))
+    is_used = answers != old_answers or here.metadata != METADATA
+    return committed if lesson == old_lesson and is_used else here
+
+
+def copy_course(folder):
+    """Copy the chapters into a folder, in which their notebooks then run.
+
+    What a reader trained stays behind, and so do the answers in section notebooks.
+    """
+    ignored = shutil.ignore_patterns(*LEFT_BEHIND)
+    for chapter in ROOT.glob("ch[0-9][0-9]"):
+        shutil.copytree(chapter, folder / chapter.name, ignore=ignored)
+    for path in all_notebooks():
+        nbformat.write(reset(read(path)), folder / label(path))
 
 
 def python_source(cell):

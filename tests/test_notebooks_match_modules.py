@@ -6,7 +6,15 @@ import difflib
 import nbformat
 import pytest
 
-from tests.notebooks import ROOT, code_cells, label, python_source, read, top_level
+from tests.notebooks import (
+    ROOT,
+    code_cells,
+    label,
+    python_source,
+    read_course,
+    sections,
+    top_level,
+)
 
 # plumbing that a reader uses but need not study
 SUPPORT = {
@@ -49,8 +57,7 @@ SUPPORT = {
 MODULES = [
     path
     for path in sorted(ROOT.glob("ch[0-9][0-9]/*.py"))
-    if path.name not in SUPPORT | {"previous_chapters.py"}
-    and any(path.parent.glob("[0-9]*.ipynb"))
+    if path.name not in SUPPORT | {"previous_chapters.py"} and sections(path.parent)
 ]
 CONSTANT = "SIZE = 3"
 FUNCTION = "@cache\ndef twice(x):\n    return 2 * x  # (b, n)"
@@ -70,8 +77,8 @@ def definitions(source):
 def showings(chapter):
     """Map each definition in a chapter's notebooks to its last text and notebook."""
     shown = {}
-    for path in sorted(chapter.glob("[0-9]*.ipynb")):
-        for cell in code_cells(read(path)):
+    for path in sections(chapter):
+        for cell in code_cells(read_course(path)):
             for name, text in definitions(python_source(cell)).items():
                 shown[name] = text, label(path)
     return shown

@@ -14,7 +14,7 @@ from tests.notebooks import (
     code_cells,
     label,
     python_source,
-    read,
+    read_course,
     texts,
     top_level,
 )
@@ -43,14 +43,14 @@ def tracked():
 def text_of(path):
     """What a file says; of a notebook its sources and outputs, pictures left out."""
     if path.suffix == ".ipynb":
-        return "\n".join(texts(read(path)))
+        return "\n".join(texts(read_course(path)))
     return path.read_text(encoding="utf-8", errors="replace")
 
 
 def code_of(path):
     """The Python sources in a file: a script's one, a notebook's many, else none."""
     if path.suffix == ".ipynb":
-        return [python_source(cell) for cell in code_cells(read(path))]
+        return [python_source(cell) for cell in code_cells(read_course(path))]
     return [text_of(path)] if path.suffix == ".py" else []
 
 
@@ -106,7 +106,7 @@ def test_each_requirement_is_pinned_with_a_reason():
 def test_readme_gives_the_minutes_of_each_notebook():
     stated, listed = {}, {}
     for path in chapter_notebooks():
-        opening = read(path).cells[0].source
+        opening = read_course(path).cells[0].source
         stated[label(path)] = re.findall(r"^\*Runs in\* (\d+\.\d) min", opening, re.M)
     for row in re.findall(r"^\|.*", text_of(ROOT / "README.md"), re.M):
         if link := re.search(r"\((ch\d\d/\d[^)]*\.ipynb)\)", row):
