@@ -1,5 +1,6 @@
 # make             train a GPT on a short story and draw ch05/train_plot.png
 # make test        run the tests
+# make lint        let ruff read the code, which `make test` does as well
 # make lab         open the notebooks in JupyterLab
 # make notebooks   run every notebook in full and save its outputs
 # make shakespeare train on tiny Shakespeare for three minutes, killed on the way
@@ -12,7 +13,7 @@ TEXT := the-tide-table
 # Gigabytes that the packages take; PyTorch for Linux brings NVIDIA's libraries along.
 NEED_GB := $(if $(filter Darwin,$(shell uname -s)),6,12)
 
-.PHONY: train test lab notebooks shakespeare kill-test
+.PHONY: train test lint lab notebooks shakespeare kill-test
 .DEFAULT_GOAL := train
 
 train: $(READY)
@@ -21,7 +22,11 @@ train: $(READY)
 test: $(READY)
 	@.venv/bin/python -m ch05.pretrained get smollm2-135M \
 	  || echo "The tests that need SmolLM2's file will be skipped."
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses 2 --dist worksteal
+
+lint: $(READY)
+	@.venv/bin/python -m ruff check .
+	@.venv/bin/python -m ruff format --check .
 
 lab: $(READY)
 	@.venv/bin/python -m jupyter lab

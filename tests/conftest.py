@@ -1,5 +1,7 @@
 """What test files share: this machine's devices, a tiny GPT, the instructions."""
 
+import os
+
 import pytest
 import torch
 
@@ -10,6 +12,9 @@ from ch05.device import available_devices
 from ch05.smollm2 import GGUF
 from ch07.instructions import DATA, download_and_load_file
 
+# Tiny models gain nothing from more threads, and wait for each of them where the cores
+# have other work; the processes that tests start compute so too.
+torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
 TINY = GPT_CONFIG_124M | {
     "vocab_size": 101,
     "context_length": 12,
@@ -93,3 +98,8 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def pytest_collection_modifyitems(items):
+    """Run the notebooks first: they take longest, and should not be what is left."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks_run.py")
