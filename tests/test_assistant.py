@@ -206,8 +206,12 @@ def test_parts_become_loaders(shelf):
     parts = load_parts()
     loaders = create_instruction_loaders(parts, tokenizer, 256)
     assert [len(loader.dataset) for loader in loaders] == [len(p) for p in parts]
-    inputs, targets = next(iter(loaders[0]))
-    assert inputs.shape == targets.shape and len(inputs) <= assistant.LORA_BATCH_SIZE
+    for inputs, targets in loaders[1]:
+        assert inputs.shape == targets.shape
+        assert len(inputs) <= assistant.LORA_BATCH_SIZE
+    num_targets = sum((targets != -100).sum().item() for _, targets in loaders[1])
+    answers = [tokenizer.encode_ordinary(entry["output"]) for entry in parts[1]]
+    assert num_targets == sum(len(answer) + 1 for answer in answers)  # with its end
 
 
 def test_an_assistant_is_trained(path, shelf, usual_precision, monkeypatch, capsys):
