@@ -14,7 +14,12 @@ from ch05.decoding import check_prompts, generate
 from ch05.device import autocast, fast_dtype, fast_math, pick_device
 from ch05.kv_cache import forward_cached
 from ch05.long_run import learning_rate_at, set_learning_rate
-from ch05.openai_weights import MODEL_CONFIGS, assign
+from ch05.openai_weights import (
+    MODEL_CONFIGS,
+    assign,
+    download_and_load_gpt2,
+    load_weights_into_gpt,
+)
 from ch05.preflight import kept_bytes
 from ch05.pretrained import load_pretrained
 from ch05.training import (
@@ -24,6 +29,10 @@ from ch05.training import (
     count_targets,
     evaluate_model,
     evaluating,
+    plot_losses,
+    text_to_token_ids,
+    token_ids_to_text,
+    train_model_simple,
     training_steps,
 )
 from ch06.batches import LengthBuckets, padding_share
@@ -43,6 +52,7 @@ __all__ = [
     "check_parameters",
     "check_prompts",
     "count_targets",
+    "download_and_load_gpt2",
     "evaluate_model",
     "evaluating",
     "fast_dtype",
@@ -58,12 +68,17 @@ __all__ = [
     "learning_rate_at",
     "load_parameters",
     "load_pretrained",
+    "load_weights_into_gpt",
     "near_duplicate_groups",
     "padding_share",
     "pick_device",
+    "plot_losses",
     "read_metadata",
     "save_weights",
     "set_learning_rate",
+    "text_to_token_ids",
+    "token_ids_to_text",
+    "train_model_simple",
     "training_steps",
     "words_of",
 ]
