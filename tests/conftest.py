@@ -24,6 +24,15 @@ TINY = GPT_CONFIG_124M | {
 }
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nothing_at_home(tmp_path_factory):
+    """What IPython and datasets would keep in the home folder is temporary."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("IPYTHONDIR", "HF_DATASETS_CACHE"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name)))
+        yield
+
+
 @pytest.fixture(params=available_devices())
 def device(request):
     """Each device that is here: a test that asks for it runs once on each."""

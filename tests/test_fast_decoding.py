@@ -1,5 +1,7 @@
 """A linear layer on few tokens gives the same by another way, only where it may."""
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -44,17 +46,17 @@ def bmm_shapes(monkeypatch):
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 3])
-@pytest.mark.parametrize("out_features", [1, 2, 7, 12])
-@pytest.mark.parametrize("has_bias", [False, True])
-@pytest.mark.parametrize("shape", [(5,), (1, 5), (1, 1, 5), (3, 1, 5), (2, 2, 5)])
-def test_split_linear_is_linear(threads, num_threads, out_features, has_bias, shape):
+def test_split_linear_is_linear(threads, num_threads):
     threads(num_threads)
     generator = torch.Generator().manual_seed(123)
     draw = {"generator": generator, "dtype": torch.float64}
-    x, weight = torch.randn(shape, **draw), torch.randn(out_features, 5, **draw)
-    bias = torch.randn(out_features, **draw) if has_bias else None
-    expected = F.linear(x, weight, bias)
-    torch.testing.assert_close(split_linear(x, weight, bias), expected)
+    shapes = [(5,), (1, 5), (1, 1, 5), (3, 1, 5), (2, 2, 5)]
+    for out_features, has_bias, shape in product((1, 2, 7, 12), (False, True), shapes):
+        x, weight = torch.randn(shape, **draw), torch.randn(out_features, 5, **draw)
+        bias = torch.randn(out_features, **draw) if has_bias else None
+        found, expected = split_linear(x, weight, bias), F.linear(x, weight, bias)
+        said = f"{out_features} outputs, bias {has_bias}, inputs of {shape}:\n"
+        torch.testing.assert_close(found, expected, msg=lambda m, s=said: s + m)
 
 
 def test_within_the_mode_only_few_rows_are_split(bmm_shapes):

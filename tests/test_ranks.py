@@ -82,19 +82,18 @@ def wait_until_it_trains(process, path):
 
 
 def end_of(process, workers):
-    """Wait for the end of all processes: the seconds it took, the exit status."""
-    start = monotonic()
-    process.wait(timeout=120)
+    """Wait for the end of all processes, which must not take long: the exit status."""
+    process.wait(timeout=60)
     _, alive = psutil.wait_procs(workers, timeout=1)
     assert not alive
-    return monotonic() - start, process.returncode
+    return process.returncode
 
 
 @pytest.fixture(scope="module")
 def by_two(tmp_path_factory):
     """The folder of what two processes did until one of them was killed.
 
-    killed.json says how many seconds it took the others to end, and how.
+    killed.json says with which status the others ended.
     """
     folder, jobs = tmp_path_factory.mktemp("two"), []
     for kind, is_sharded in KINDS.items():
@@ -112,17 +111,14 @@ def by_two(tmp_path_factory):
     with torchrun(2, folder, [*jobs, job("killed", num_steps=ENDLESS)]) as process:
         workers = wait_until_it_trains(process, folder / "killed")
         workers[1].kill()
-        end = end_of(process, workers)
-    (folder / "killed.json").write_text(json.dumps(end))
+        status = end_of(process, workers)
+    (folder / "killed.json").write_text(json.dumps(status))
     return folder
 
 
 @pytest.fixture(scope="module")
 def by_three(tmp_path_factory, by_two):
-    """The folder of what three processes made of stopped runs until Ctrl-C.
-
-    interrupted.json says how many seconds it took them to end, and how.
-    """
+    """The folder of what three processes made of stopped runs until Ctrl-C."""
     folder, jobs = tmp_path_factory.mktemp("three"), []
     for before in KINDS:
         for after, is_sharded in KINDS.items():
@@ -132,8 +128,7 @@ def by_three(tmp_path_factory, by_two):
     with torchrun(3, folder, [*jobs, job("endless", num_steps=ENDLESS)]) as process:
         workers = wait_until_it_trains(process, folder / "endless")
         process.send_signal(signal.SIGINT)
-        end = end_of(process, workers)
-    (folder / "interrupted.json").write_text(json.dumps(end))
+        end_of(process, workers)
     return folder
 
 
@@ -232,16 +227,13 @@ def test_what_two_saved_three_go_on_with(by_three, by_one, before, after):
 
 
 def test_a_killed_process_ends_the_others_with_an_error(by_two):
-    seconds, status = json.loads((by_two / "killed.json").read_text())
-    assert status > 0 and seconds < 60
+    assert json.loads((by_two / "killed.json").read_text()) > 0
     assert "ChildFailedError" in (by_two / "said.txt").read_text()
 
 
 def test_ctrl_c_saves_what_all_have_and_ends_them(by_three):
     folder = RunFolder(by_three / "endless")
     assert folder.last_whole_step() == len(folder.entries()) > 3
-    seconds, _ = json.loads((by_three / "interrupted.json").read_text())
-    assert seconds < 60
 
 
 # One process
