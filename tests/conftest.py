@@ -1,16 +1,20 @@
 """What test files share: this machine's devices, a tiny GPT, the instructions."""
 
 import os
+import shutil
 
 import pytest
 import torch
+from filelock import FileLock
 
 from ch02.fetch import downloads_folder
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.device import available_devices
+from ch05.pretrain import train_small
 from ch05.smollm2 import GGUF
 from ch07.instructions import DATA, download_and_load_file
+from tests.notebooks import copy_course, execute, label
 
 # Tiny models gain nothing from more threads, and wait for each of them where the cores
 # have other work; the processes that tests start compute so too.
@@ -109,6 +113,47 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session")
+def course(tmp_path_factory):
+    """A copy of the course in which notebooks run; what they write stays in it."""
+    folder = tmp_path_factory.mktemp("course")
+    copy_course(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def local_model(course, tmp_path_factory):
+    """The model that `load_pretrained` falls back to, put into the copy of the course.
+
+    Training it takes a minute: one of the processes that run tests does it for all.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    with FileLock(shared / "local.lock"):
+        if not (shared / "local").is_dir():
+            train_small(shared / "local" / "local.safetensors")
+    checkpoints = course / "ch05" / "checkpoints"
+    shutil.copytree(shared / "local", checkpoints, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def run_notebook(course, monkeypatch, tmp_path, request):
+    """A function that executes a notebook's copy: run_notebook(path, parameters).
+
+    There is no network, and nothing in downloads, as on a machine that is set up anew.
+    """
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))
+
+    def run(path, parameters=None):
+        if "load_pretrained(" in path.read_text(encoding="utf-8"):
+            request.getfixturevalue("local_model")
+        return execute(course / label(path), parameters).notebook
+
+    return run
+
+
 def pytest_collection_modifyitems(items):
     """Run the notebooks first: they take longest, and should not be what is left."""
-    items.sort(key=lambda item: item.path.name != "test_notebooks_run.py")
+    items.sort(key=lambda item: "run_notebook" not in item.fixturenames)

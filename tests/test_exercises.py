@@ -2,6 +2,7 @@
 
 import importlib
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -21,6 +22,7 @@ for path in sorted(ROOT.glob("ch[0-9][0-9]/exercises.py")):
     WRONG |= importlib.import_module(f"tests.wrong_answers.{path.parent.name}").WRONG
 
 
+@cache
 def numbers(path):
     """Numbers of the exercises that a notebook checks, in order."""
     return checked(code_cells(read_course(path)))

@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+from functools import cache
 
 import nbformat
 import pytest
@@ -74,6 +75,7 @@ def definitions(source):
     return found
 
 
+@cache
 def showings(chapter):
     """Map each definition in a chapter's notebooks to its last text and notebook."""
     shown = {}

@@ -171,3 +171,29 @@ def test_every_notebook(rule, notebooks):
         pytest.skip("needs git: the outputs may be those of a reader's own run")
     if found := list(complaints(rule, notebooks)):
         pytest.fail("\n\n".join(found), pytrace=False)
+
+
+def test_each_rule_has_something_against_a_bad_notebook():
+    code, text = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
+    long = code("x = 1\n" * 16 + f"y = {'1' * 90}\n%cd /home/reader")
+    long.outputs = [
+        nbformat.v4.new_output("stream", text="." * 300_000),
+        nbformat.v4.new_output("error", ename="KeyError", evalue="", traceback=[]),
+    ]
+    cells = [text("## Toys\n\n![far away](https://example.com/a.png)"), long]
+    cells += [text("## Exercises"), code('answer = 3\ncheck("9.1.1", answer)')]
+    cells += [text("## Next") for _ in range(37)]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    path = ROOT / "ch09" / "9.1_toys.ipynb"
+    found = {rule: len([*rule(path, notebook)]) for rule in OF_SECTIONS + OF_ALL}
+    assert found == {
+        opens_with_what_is_built_needed_and_spent: 4,
+        balances_prose_and_code: 2,
+        has_the_ending: 1,
+        has_exercises_without_answers: 3,
+        shows_something: 1,
+        begins_with_the_imports: 3,
+        keeps_code_cells_short: 3,
+        is_saved_by_one_clean_run: 5,
+        names_no_machine_and_no_remote_image: 2,
+    }

@@ -84,7 +84,7 @@ def wait_until_it_trains(process, path):
 def end_of(process, workers):
     """Wait for the end of all processes, which must not take long: the exit status."""
     process.wait(timeout=60)
-    _, alive = psutil.wait_procs(workers, timeout=1)
+    _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
     return process.returncode
 
