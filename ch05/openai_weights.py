@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ch02.fetch import fetch
 from ch05.remote_files import fetch_and_read, openai_files
 from ch05.tensorflow_reader import TensorFlowReader
 
@@ -54,6 +55,11 @@ def load_gpt2_params_from_tf_ckpt(ckpt_path, settings):
         branch, key = branch_of(params, name)
         branch[key] = read(name)
     return params
+
+
+def download_file(url, destination, backup_url=None):
+    """Fetch a file as the book's function does, but raise FetchError if that fails."""
+    fetch([url] if backup_url is None else [url, backup_url], destination)
 
 
 def assign(left, right):

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from ch02.fetch import FetchError
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05 import remote_files
 from ch05.openai_weights import (
@@ -13,6 +14,7 @@ from ch05.openai_weights import (
     branch_of,
     copy_openai_weights,
     download_and_load_gpt2,
+    download_file,
     load_weights_into_gpt,
     openai_layout,
 )
@@ -92,6 +94,31 @@ def test_weights_load_into_a_model_on_each_device(params, reference, device):
     ids = draw_ids(CONFIG)
     logits, expected = gpt(ids.to(device)).cpu(), reference(ids).logits
     torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_file_is_downloaded_as_in_the_book(monkeypatch, tmp_path):
+    """Called by position and by name, with a backup or without; never fetched twice."""
+    first, second, third = (tmp_path / name for name in ("a.json", "b.json", "c.json"))
+    with serving(monkeypatch) as server:
+        whole = server.mirror("/whole.json", body=b"{}")
+        gone = server.mirror("/gone.json", status=404)
+        download_file(whole, str(first))
+        download_file(gone, second, whole)
+        download_file(url=gone, destination=third, backup_url=whole)
+        download_file(gone, first)
+        assert server.paths == ["/whole.json"] + 2 * ["/gone.json", "/whole.json"]
+    assert {path.read_bytes() for path in (first, second, third)} == {b"{}"}
+
+
+@pytest.mark.parametrize("has_backup", [False, True])
+def test_a_download_that_fails_raises(monkeypatch, tmp_path, has_backup):
+    """The book's function prints what happened and returns."""
+    with serving(monkeypatch) as server:
+        gone = server.mirror("/gone.json", status=404)
+        backup_url = server.mirror("/gone-too.json", status=404) if has_backup else None
+        with pytest.raises(FetchError, match="could not fetch a.json"):
+            download_file(gone, tmp_path / "a.json", backup_url)
+    assert not (tmp_path / "a.json").exists()
 
 
 def test_settings_and_params_are_nested_as_in_the_book(published, known):
