@@ -3,12 +3,14 @@
 Shapes: b = batch; logits are (b, vocab_size), or (vocab_size,) for one token.
 """
 
+import math
 from functools import partial
 
 import torch
 
+from ch05.fast_decoding import is_cacheable
 from ch05.kv_cache import CachedLogits, pad_right
-from ch05.training import evaluating
+from ch05.training import context_size_of, evaluating
 
 TOY_VOCAB = ["closer", "every", "effort", "forward", "inches"]
 TOY_VOCAB += ["moves", "pizza", "toward", "you"]
@@ -78,7 +80,7 @@ def choose_next(logits, temperature=0.0, top_k=None, top_p=1.0, generator=None):
 
 def uncached_logits(model, rows, context_size):
     """Logits (b, vocab_size) of each row's next token, all computed anew."""
-    device = model.tok_emb.weight.device
+    device = next((p.device for p in model.parameters()), "cpu")
     idx, lengths = (t.to(device) for t in pad_right(rows, context_size))
     with evaluating(model):  # dropout would disturb the choice
         logits = model(idx)  # (b, num_tokens, vocab_size)
@@ -93,8 +95,13 @@ def prompt_rows(idx):
 
 
 def check_prompts(model, rows, context_size):
-    """Raise ValueError if the model cannot go on from these rows of ids."""
-    vocab_size = model.tok_emb.num_embeddings
+    """Raise ValueError if the model cannot go on from these rows of ids.
+
+    Of a module that does not say how many ids it knows, or tokens it can look at, any
+    number is taken.
+    """
+    vocab_size = getattr(getattr(model, "tok_emb", None), "num_embeddings", math.inf)
+    most = context_size_of(model, default=math.inf)
     if not rows or not all(rows):
         raise ValueError("a prompt is empty: give each at least one token")
     lowest, highest = min(map(min, rows)), max(map(max, rows))
@@ -103,10 +110,9 @@ def check_prompts(model, rows, context_size):
             f"the prompts' ids go from {lowest} to {highest}, and the model knows 0 to "
             f"{vocab_size - 1}. Is the tokenizer the model's own?"
         )
-    if not 1 <= context_size <= model.context_length:
+    if not 1 <= context_size <= most:
         raise ValueError(
-            f"context_size is {context_size}; this model takes 1 to "
-            f"{model.context_length} tokens"
+            f"context_size is {context_size}; this model takes 1 to {most} tokens"
         )
 
 
@@ -123,7 +129,6 @@ def check_settings(max_new_tokens, temperature, top_k, top_p, repetition_penalty
             raise ValueError(f"{name} is {value}; it must be {expected}")
 
 
-@torch.no_grad()
 def generate_stream(
     model,
     idx,
@@ -140,25 +145,31 @@ def generate_stream(
 ):
     """Yield each step's new ids: a list with one a prompt, None where it has ended.
 
-    The arguments are those of `generate`. It stops when every prompt has met eos_id.
+    The arguments are those of `generate`, and are checked at once. It stops when every
+    prompt has met eos_id.
     """
     rows = prompt_rows(idx)
     check_prompts(model, rows, context_size)
     check_settings(max_new_tokens, temperature, top_k, top_p, repetition_penalty)
     next_logits = partial(uncached_logits, model, context_size=context_size)
-    if use_cache:
+    if use_cache and is_cacheable(model):
         longest = max(map(len, rows)) + max_new_tokens
         next_logits = CachedLogits(model, len(rows), min(longest, context_size))
-    has_ended = [False] * len(rows)
-    for _ in range(max_new_tokens):
-        logits = penalize_repetition(next_logits(rows), rows, repetition_penalty)
-        new_ids = choose_next(logits, temperature, top_k, top_p, generator).tolist()
-        has_ended = [ended or i == eos_id for ended, i in zip(has_ended, new_ids)]
-        if all(has_ended):
-            return
-        new_ids = [None if ended else i for ended, i in zip(has_ended, new_ids)]
-        extend(rows, new_ids)
-        yield new_ids
+
+    @torch.no_grad()
+    def steps():
+        has_ended = [False] * len(rows)
+        for _ in range(max_new_tokens):
+            logits = penalize_repetition(next_logits(rows), rows, repetition_penalty)
+            new_ids = choose_next(logits, temperature, top_k, top_p, generator).tolist()
+            has_ended = [ended or i == eos_id for ended, i in zip(has_ended, new_ids)]
+            if all(has_ended):
+                return
+            new_ids = [None if ended else i for ended, i in zip(has_ended, new_ids)]
+            extend(rows, new_ids)
+            yield new_ids
+
+    return steps()
 
 
 def extend(rows, new_ids):
@@ -185,8 +196,9 @@ def generate(
     context_size ids. At temperature 0 the likeliest id is taken, above it one is drawn
     among the top_k. `settings`: top_p, the probability that the candidates reach
     together; repetition_penalty, which divides the logits of ids that were there; the
-    torch.Generator to draw with; use_cache=False to compute all anew at each step.
-    Raises ValueError for prompts and settings that cannot be meant, FloatingPointError
+    torch.Generator to draw with; use_cache=False to compute all anew at each step, as
+    it is for a module of your own: any that turns ids into logits will do. Raises
+    ValueError for prompts and settings that cannot be meant, FloatingPointError
     when the model's logits are not finite.
     """
     rows = prompt_rows(idx)

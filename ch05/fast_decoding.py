@@ -12,6 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from ch03.attention import MultiHeadAttention
+from ch04.gpt import GPTModel, TransformerBlock
+from ch05.llama import GroupedQueryAttention, LlamaBlock, LlamaModel
+
+CACHEABLE = {GPTModel, TransformerBlock, MultiHeadAttention}
+CACHEABLE |= {LlamaModel, LlamaBlock, GroupedQueryAttention}
 FEW_ROWS = 4  # up to here a product in shares is the faster one
 
 
@@ -71,3 +77,13 @@ def fast_linears(model, num_rows):
             yield
     else:
         yield
+
+
+def is_cacheable(model):
+    """True for a model whose parts are the course's own: `forward_cached` knows them.
+
+    A module of yours, or a subclass of ours, may compute something else.
+    """
+    blocks = list(getattr(model, "trf_blocks", ()))
+    parts = [model, *blocks, *(getattr(block, "att", None) for block in blocks)]
+    return {type(part) for part in parts} <= CACHEABLE

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -11,7 +12,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from ch04.gpt import GPTModel, generate_text_simple
+from ch04.gpt import DummyGPTModel, GPTModel, TransformerBlock, generate_text_simple
 from ch05.decoding import (
     TOY_VOCAB,
     choose_next,
@@ -25,6 +26,7 @@ from ch05.decoding import (
     softmax_with_temperature,
     uncached_logits,
 )
+from tests.conftest import TINY
 from tests.test_gpt import copy_from_transformers
 
 TOY_LOGITS = torch.tensor([4.51, 0.89, -1.90, 6.75, 1.63, -1.62, -1.89, 6.28, 1.79])
@@ -343,6 +345,81 @@ def test_the_stream_computes_only_what_is_asked_for(tiny_model):
     next(stream)
     next(stream)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("idx", [[101]]), ("context_size", 13), ("top_k", 0)]
+)
+def test_the_stream_refuses_at_the_call(tiny_model, name, value):
+    """Not only when the first step is asked for."""
+    settings = {"idx": [[1]], "max_new_tokens": 3, "context_size": 12} | {name: value}
+    with pytest.raises(ValueError):
+        generate_stream(tiny_model, **settings)
+
+
+class Counting(nn.Module):
+    """Scores highest the id after each; it has no parameters at all."""
+
+    def forward(self, ids):
+        return nn.functional.one_hot((ids + 1) % 20, 20).float()
+
+
+class Upside(GPTModel):
+    """Likes best what a GPT likes least."""
+
+    def forward(self, in_idx):
+        return -super().forward(in_idx)
+
+
+class PostNorm(TransformerBlock):
+    """Normalizes after each sum (exercise 4.5.3)."""
+
+    def forward(self, x):
+        x = self.norm1(x + self.att(x))
+        return self.norm2(x + self.ff(x))
+
+
+def with_post_norm():
+    """A GPT in which one block is of another kind."""
+    model = GPTModel(TINY)
+    model.trf_blocks[1] = PostNorm(TINY)
+    return model
+
+
+MODULES = {
+    "GPT": lambda: GPTModel(TINY),
+    "dummy": lambda: DummyGPTModel(TINY),
+    "two layers": lambda: nn.Sequential(nn.Embedding(20, 8), nn.Linear(8, 20)),
+    "without parameters": Counting,
+    "a subclass": lambda: Upside(TINY),
+    "another block": with_post_norm,
+    "compiled": lambda: torch.compile(GPTModel(TINY), backend="eager"),
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_any_module_writes(name):
+    """Each text is what its module's own logits say, whatever it is made of."""
+    torch.manual_seed(123)
+    model = MODULES[name]().eval()
+    idx = torch.tensor([[1, 2, 3], [7, 5, 0]])
+    found = generate(model, idx, max_new_tokens=6, context_size=8)
+    assert torch.equal(found, generate_text_simple(model, idx, 6, 8))
+    rows = generate(model, [[4], [1, 2, 3]], 6, context_size=8)
+    for row, length in zip(rows, (1, 3)):
+        alone = torch.tensor([row[:length]])
+        assert [row] == generate_text_simple(model, alone, 6, 8).tolist()
+
+
+def test_ids_that_a_module_cannot_mean(tiny_model):
+    """It need not say how many it knows; none are negative."""
+    with pytest.raises(ValueError, match="go from -1 to 2"):
+        generate(Counting(), [[2, -1]], 3, context_size=8)
+    with pytest.raises(
+        ValueError, match="context_size is 0; this model takes 1 to inf"
+    ):
+        generate(Counting(), [[2]], 3, context_size=0)
+    assert generate(Counting(), [[2]], 3, context_size=10**6) == [[2, 3, 4, 5]]
 
 
 def test_extend_appends_in_place_and_skips_what_has_ended():

@@ -47,6 +47,15 @@ def hidden_of(model, token_ids):
     return caught[0]
 
 
+@torch.no_grad()
+def test_the_courses_models_use_the_cache(model):
+    """Each step after the first computes one token for each prompt."""
+    computed = []
+    model.tok_emb.register_forward_hook(lambda *args: computed.append(args[1][0].shape))
+    generate(model, UNEQUAL, 3, context_size=12)
+    assert computed == [(3, 6), (3, 1), (3, 1)]
+
+
 def test_pad_right_keeps_the_last_ids():
     idx, lengths = pad_right([[1, 2, 3, 4], [5], [6, 7]], context_size=3)
     assert idx.tolist() == [[2, 3, 4], [5, 0, 0], [6, 7, 0]]
