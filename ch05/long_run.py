@@ -12,21 +12,23 @@ from torch.utils.data import default_collate
 
 from ch05.device import autocast
 from ch05.ranks import averaging_at_last
-from ch05.training import calc_loss_batch
+from ch05.training import calc_loss_batch, train_model_simple
 
 
 @torch.no_grad()
 def initialize(model):
     """Give a GPTModel the start that GPT-2 had (Radford et al. 2019, 2.3).
 
-    Normal numbers of deviation 0.02, biases of 0, the token embedding as output layer.
-    The layers whose outputs are added to the residual stream, two in each block, start
-    smaller by the root of their number, so that their sum does not grow with the depth.
+    Normal numbers of standard deviation 0.02, or 0.01 for the positions, as OpenAI's
+    code has it; biases of 0; the token embedding as output layer. The layers whose
+    outputs are added to the residual stream, two in each block, start smaller by the
+    root of their number, so that their sum does not grow with the depth.
     """
     model.out_head.weight = model.tok_emb.weight
     for name, parameter in model.named_parameters():
         if parameter.dim() == 2:
-            nn.init.normal_(parameter, std=0.02)
+            std = 0.01 if name == "pos_emb.weight" else 0.02
+            nn.init.normal_(parameter, std=std)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
     num_added = 2 * len(model.trf_blocks)
@@ -35,13 +37,24 @@ def initialize(model):
             nn.init.normal_(layer.weight, std=0.02 / math.sqrt(num_added))
 
 
+def decayed_groups(model, weight_decay):
+    """Parameter groups for AdamW: matrices decay; biases, scales and shifts do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    matrices = [p for p in parameters if p.dim() >= 2]  # embeddings, too
+    vectors = [p for p in parameters if p.dim() < 2]
+    return [
+        {"params": matrices, "weight_decay": weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+
+
 def learning_rate_at(step, num_steps, peak_lr, warmup_share=0.1, min_lr=0.0):
-    """Up in a straight line to peak_lr, then down to min_lr along half a cosine."""
+    """A straight line up to peak_lr, then half a cosine to min_lr at the last step."""
     num_warmup = math.ceil(warmup_share * num_steps)
     if step < num_warmup:
         return peak_lr * (step + 1) / num_warmup
-    progress = (step - num_warmup) / (num_steps - num_warmup)
-    return min_lr + (peak_lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+    left = (num_steps - 1 - step) / max(1, num_steps - 1 - num_warmup)  # 1 to 0
+    return min_lr + (peak_lr - min_lr) * (1 - math.cos(math.pi * left)) / 2
 
 
 def set_learning_rate(optimizer, lr):
@@ -135,3 +148,55 @@ class ClippedGradients:
             raise FloatingPointError(
                 f"the loss is {self.loss} and the gradient's length {self.norm}"
             )
+
+
+def find_highest_gradient(model):
+    """The largest number in all gradients of a model; None if it has none."""
+    highest = [p.grad.max() for p in model.parameters() if p.grad is not None]
+    return max(highest, default=None)
+
+
+def train_model(
+    model,
+    train_loader,
+    val_loader,
+    optimizer,
+    device,
+    n_epochs,
+    eval_freq,
+    eval_iter,
+    start_context,
+    tokenizer,
+    warmup_steps,
+    initial_lr=3e-05,
+    min_lr=1e-06,
+    orig_book_version=False,
+):
+    """`train_model_simple` with warm-up, cosine decay and clipping (book, appendix D).
+
+    The learning rate rises from initial_lr to the optimizer's own in warmup_steps, then
+    falls; min_lr, as in the book, would be that of the step after the last. Gradients
+    are clipped from the end of the warm-up on, or one step later (orig_book_version).
+    Returns what `train_model_simple` returns, and the learning rate of every step.
+    """
+    peak_lr, track_lrs = optimizer.param_groups[0]["lr"], []
+    num_decay = n_epochs * len(train_loader) - warmup_steps
+    add_clipped = ClippedGradients()
+
+    def add_gradients(*batch):
+        step = len(track_lrs)
+        lr = initial_lr + (peak_lr - initial_lr) * step / max(1, warmup_steps)
+        if step >= warmup_steps:
+            lr = learning_rate_at(
+                step - warmup_steps, num_decay + 1, peak_lr, 0, min_lr
+            )
+        track_lrs.append(lr)
+        set_learning_rate(optimizer, lr)
+        is_clipped = step >= warmup_steps + orig_book_version
+        add_clipped.max_norm = 1.0 if is_clipped else math.inf
+        add_clipped(*batch)
+
+    run = model, train_loader, val_loader, optimizer, device, n_epochs
+    how = eval_freq, eval_iter, start_context, tokenizer
+    histories = train_model_simple(*run, *how, add_gradients=add_gradients)
+    return *histories, track_lrs

@@ -7,7 +7,7 @@ begun again with the same settings, a run goes on from its last checkpoint.
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
@@ -20,6 +20,7 @@ from ch05.fast_dropout import FastDropout
 from ch05.long_run import (
     ClippedGradients,
     StepBatches,
+    decayed_groups,
     initialize,
     learning_rate_at,
     set_learning_rate,
@@ -71,10 +72,9 @@ def build(settings, device, is_sharded):
     initialize(model)
     model = spread(model.to(device), is_sharded)
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        decayed_groups(model, settings.weight_decay),
         lr=settings.peak_lr,
         betas=BETAS,
-        weight_decay=settings.weight_decay,
         fused=True,
     )
     return model, optimizer
@@ -188,16 +188,17 @@ class Run:
             add_gradients=gradients,
         )
         set_learning_rate(self.optimizer, settings.learning_rate(self.step))
-        for step, _ in enumerate(steps, self.step + 1):
-            loss, num_asked = mean_of_all(gradients.loss, is_asked())
-            is_last = step == settings.num_steps or num_asked > 0
-            self.take_note(step, loss, gradients.norm)
-            if is_last or step % rhythm.save_freq == 0:
-                self.folder.save(step, self.model, self.optimizer)
-            self.step = step
-            if is_last:
-                break
-            set_learning_rate(self.optimizer, settings.learning_rate(step))
+        with closing(steps):
+            for step, _ in enumerate(steps, self.step + 1):
+                loss, num_asked = mean_of_all(gradients.loss, is_asked())
+                is_last = step == settings.num_steps or num_asked > 0
+                self.take_note(step, loss, gradients.norm)
+                if is_last or step % rhythm.save_freq == 0:
+                    self.folder.save(step, self.model, self.optimizer)
+                self.step = step
+                if is_last:
+                    break
+                set_learning_rate(self.optimizer, settings.learning_rate(step))
 
     def take_note(self, step, loss, norm):
         """Write a line of the log; evaluate every eval_freq steps and at the end."""

@@ -259,19 +259,18 @@ def thinnest_change(answer):
         require(off < least + 1e-4, reason)
 
 
-@exercise("7.6.1", "The cosine is 0 halfway between the peak's step and the end.")
+@exercise("7.6.1", "The cosine is 0 halfway between the peak's step and the last.")
 def step_of_half_the_peak(answer):
     """The first step of 1,000 after the peak whose rate is below half of it."""
     step = int(answer)
     for value, reason in (
-        (550, "there it is half of the peak, and not below"),
+        (549, "there it is still a little above half of the peak"),
         (500, "that would be without the steps of the warm-up"),
-        (501, "that would be without the steps of the warm-up"),
         (0, "that is before the peak"),
     ):
         require(step != value, f"{step}: {reason}")
     rate = learning_rate_at(step, 1000, 1.0) if 0 <= step < 1000 else 0
-    require(step == 551, f"at step {step} it is {rate:.4f} of the peak; not the first")
+    require(step == 550, f"at step {step} it is {rate:.4f} of the peak; not the first")
 
 
 @exercise(

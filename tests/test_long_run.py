@@ -1,5 +1,6 @@
 """A long run starts small, learns at the right rate, and knows each step's batch."""
 
+import copy
 import math
 
 import pytest
@@ -12,10 +13,13 @@ from ch04.gpt import GPTModel
 from ch05.long_run import (
     ClippedGradients,
     StepBatches,
+    decayed_groups,
+    find_highest_gradient,
     initialize,
     learning_rate_at,
     seed_for,
     set_learning_rate,
+    train_model,
 )
 from ch05.training import add_gradients, calc_loss_batch, training_steps
 from tests.conftest import TINY
@@ -48,6 +52,8 @@ def test_weights_have_the_deviation_that_gpt2_began_with(started):
         if parameter.dim() == 2:
             is_added = name.endswith(("att.out_proj.weight", "ff.layers.2.weight"))
             deviation = 0.02 / math.sqrt(16) if is_added else 0.02
+            if name == "pos_emb.weight":  # so it is in OpenAI's code
+                deviation = 0.01
             assert parameter.std().item() == pytest.approx(deviation, rel=0.1), name
             assert abs(parameter.mean()) < 0.1 * deviation, name
 
@@ -83,22 +89,33 @@ def test_learning_rate_rises_and_falls():
     rates = [learning_rate_at(step, 100, 2.0) for step in range(100)]
     assert rates[:10] == pytest.approx([0.2 * (i + 1) for i in range(10)])
     assert rates[10] == 2.0
-    assert rates[55] == pytest.approx(1.0)
-    assert rates[99] == pytest.approx(1 + math.cos(math.pi * 89 / 90))
+    assert rates[50] == pytest.approx(1 + math.cos(math.pi * 40 / 89))
+    assert rates[99] == 0.0
     assert sorted(rates[10:], reverse=True) == rates[10:]
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 3, 9])
-def test_short_runs_have_a_learning_rate_at_every_step(num_steps):
-    for step in range(num_steps):
-        assert 0 < learning_rate_at(step, num_steps, 1e-3) <= 1e-3
+@pytest.mark.parametrize("warmup_share", [0.0, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 9, 10, 57])
+def test_the_last_step_has_the_least_rate_unless_the_warm_up_takes_all(
+    num_steps, warmup_share
+):
+    rates = [
+        learning_rate_at(step, num_steps, 1e-3, warmup_share, min_lr=1e-5)
+        for step in range(num_steps)
+    ]
+    num_warmup = math.ceil(warmup_share * num_steps)
+    assert rates[-1] == (1e-3 if num_warmup == num_steps else 1e-5)
+    assert all(1e-5 <= rate <= 1e-3 for rate in rates[num_warmup:])
+    rising = [1e-3 * (step + 1) / num_warmup for step in range(num_warmup)]
+    assert rates[:num_warmup] == rising
+    falling = rates[max(0, num_warmup - 1) :]
+    assert falling == sorted(falling, reverse=True)
 
 
-def test_learning_rate_falls_to_its_least_and_not_below():
-    rates = [learning_rate_at(step, 100, 2.0, min_lr=0.5) for step in range(100)]
-    assert rates[:11] == [learning_rate_at(step, 100, 2.0) for step in range(11)]
-    assert rates[55] == pytest.approx((2.0 + 0.5) / 2)
-    assert 0.5 < min(rates[10:]) == rates[99] < 0.501
+def test_learning_rate_falls_halfway_to_its_least():
+    rates = [learning_rate_at(step, 101, 2.0, min_lr=0.5) for step in range(101)]
+    assert rates[:12] == [learning_rate_at(step, 101, 2.0) for step in range(12)]
+    assert rates[11] == 2.0 and (rates[55] + rates[56]) / 2 == pytest.approx(1.25)
 
 
 def test_without_a_warm_up_the_first_rate_is_the_peak():
@@ -110,6 +127,35 @@ def test_the_rate_is_set_for_all_weights():
     optimizer = torch.optim.SGD(groups)
     set_learning_rate(optimizer, 0.25)
     assert [group["lr"] for group in optimizer.param_groups] == [0.25, 0.25]
+
+
+# Weight decay
+
+
+def test_matrices_decay_and_all_else_does_not(started):
+    """Embeddings are matrices; a tied one is there once, a frozen one not at all."""
+    decayed, kept = decayed_groups(started, 0.3)
+    assert decayed["weight_decay"] == 0.3 and kept["weight_decay"] == 0.0
+    names = {id(parameter): name for name, parameter in started.named_parameters()}
+    named = [[names[id(p)] for p in group["params"]] for group in (decayed, kept)]
+    assert sorted(sum(named, [])) == sorted(names.values())
+    assert all(name.endswith("weight") for name in named[0])
+    assert all(name.endswith(("bias", "scale", "shift")) for name in named[1])
+    started.pos_emb.weight.requires_grad_(False)
+    assert started.pos_emb.weight not in set(decayed_groups(started, 0.3)[0]["params"])
+    started.pos_emb.weight.requires_grad_(True)
+
+
+def test_without_gradients_only_matrices_shrink(started):
+    model = copy.deepcopy(started)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)
+            parameter.grad = torch.zeros_like(parameter)
+    torch.optim.AdamW(decayed_groups(model, 0.5), lr=0.1).step()
+    for name, parameter in model.named_parameters():
+        expected = 0.95 if parameter.dim() == 2 else 1.0
+        assert parameter.eq(torch.tensor(expected)).all(), name
 
 
 # The order
@@ -316,3 +362,115 @@ def test_it_trains(model, batch):
     list(training_steps(model, batches, optimizer, "cpu", 1, add_gradients=gradients))
     last = calc_loss_batch(*default_collate(rows), model, "cpu")
     assert last < 0.2 * math.log(TINY["vocab_size"])
+
+
+# The book's loop for long runs
+
+
+class Letters:
+    """A tokenizer of capital letters: their codes are in the tiny vocabulary."""
+
+    def encode(self, text, allowed_special=()):
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+
+def batches_of(num_batches, seed):
+    """Batches of two rows of eight tokens."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(101, (num_batches, 2, 9), generator=generator)
+    return [(batch[:, :-1], batch[:, 1:]) for batch in rows]
+
+
+def books_rates(num_steps, warmup_steps, initial_lr, peak_lr, min_lr):
+    """From initial_lr in equal steps to the peak, then down along half a cosine."""
+    rising = [
+        initial_lr + step * (peak_lr - initial_lr) / warmup_steps
+        for step in range(warmup_steps)
+    ]
+    num_decay = num_steps - warmup_steps
+    cosines = [math.cos(math.pi * step / num_decay) for step in range(num_decay)]
+    return rising + [min_lr + (peak_lr - min_lr) * (1 + c) / 2 for c in cosines]
+
+
+def trained(lr, warmup_steps, **settings):
+    """A tiny model and what `train_model`, called as in the book, returns for it."""
+    torch.manual_seed(123)
+    model = GPTModel(TINY | {"drop_rate": 0.0})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.1)
+    loaders = batches_of(6, seed=1), batches_of(2, seed=2)
+    return model, train_model(
+        model,
+        *loaders,
+        optimizer,
+        torch.device("cpu"),
+        n_epochs=2,
+        eval_freq=5,
+        eval_iter=1,
+        start_context="HIGH WATER",
+        tokenizer=Letters(),
+        warmup_steps=warmup_steps,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"initial_lr": 1e-3, "min_lr": 1e-4}, {"orig_book_version": True}]
+)
+@pytest.mark.parametrize("warmup_steps", [0, 1, 4, 11, 12])
+def test_the_books_loop_has_the_books_rates(warmup_steps, settings, capsys):
+    _, (train_losses, val_losses, tokens_seen, lrs) = trained(
+        2e-2, warmup_steps, **settings
+    )
+    asked = {"initial_lr": 3e-5, "min_lr": 1e-6} | settings
+    asked.pop("orig_book_version", None)
+    assert lrs == pytest.approx(books_rates(12, warmup_steps, peak_lr=2e-2, **asked))
+    assert tokens_seen == [16, 96, 176]
+    assert len(train_losses) == len(val_losses) == 3
+    said = capsys.readouterr().out
+    assert said.count("HIGH WATER") == 2 and f"Val loss {val_losses[1]:.3f}" in said
+
+
+@pytest.mark.parametrize("orig_book_version", [False, True])
+def test_the_books_loop_clips_after_the_warm_up(monkeypatch, orig_book_version):
+    """From the first step after it; in the book's first version, from the second."""
+    found, usual = [], torch.nn.utils.clip_grad_norm_
+
+    def record(parameters, max_norm):
+        found.append(max_norm)
+        return usual(parameters, max_norm)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", record)
+    trained(1e-3, warmup_steps=4, orig_book_version=orig_book_version)
+    num_unclipped = 4 + orig_book_version
+    assert found == num_unclipped * [math.inf] + (12 - num_unclipped) * [1.0]
+
+
+def test_the_books_loop_by_hand():
+    """The same weights as from its lines: a rate, a gradient, clipping, a step."""
+    found, (_, _, _, lrs) = trained(1e-2, warmup_steps=3)
+    torch.manual_seed(123)
+    model = GPTModel(TINY | {"drop_rate": 0.0})
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1)
+    for step, batch in enumerate(2 * batches_of(6, seed=1)):
+        optimizer.param_groups[0]["lr"] = lrs[step]
+        optimizer.zero_grad()
+        calc_loss_batch(*batch, model, "cpu").backward()
+        if step >= 3:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
+        optimizer.step()
+    for name, parameter in found.named_parameters():
+        torch.testing.assert_close(parameter, model.get_parameter(name))
+
+
+def test_the_highest_gradient_is_found(tiny_model, token_ids):
+    """Not the largest in size: a number below 0 is never the highest."""
+    assert find_highest_gradient(tiny_model) is None
+    for parameter in tiny_model.parameters():
+        parameter.grad = torch.full_like(parameter, -2.0)
+    tiny_model.pos_emb.weight.grad = None
+    tiny_model.final_norm.shift.grad[3] = 0.25
+    tiny_model.final_norm.scale.grad[0] = -9.0
+    assert find_highest_gradient(tiny_model).item() == 0.25

@@ -84,6 +84,19 @@ def test_the_losses_are_those_of_the_steps_batches(tmp_path):
     assert entries[-1]["val_loss"] == pytest.approx(last, abs=1e-6)
 
 
+def test_only_matrices_decay():
+    model, optimizer = ch05.run.build(STEADY, "cpu", is_sharded=False)
+    decays = {
+        id(parameter): group["weight_decay"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for parameter in model.parameters():
+        decay = STEADY.weight_decay if parameter.dim() == 2 else 0.0
+        assert decays.pop(id(parameter)) == decay
+    assert not decays
+
+
 def test_it_learns_its_windows_by_heart(tmp_path):
     settings = replace(STEADY, num_steps=200, weight_decay=0.0)
     outcome(tmp_path, settings, replace(RHYTHM, save_freq=200))
@@ -125,7 +138,7 @@ def test_each_step_has_its_learning_rate(tmp_path, monkeypatch):
     monkeypatch.setattr(ch05.run, "set_learning_rate", record)
     expected = [SETTINGS.learning_rate(step) for step in range(8)]
     assert max(expected) == pytest.approx(SETTINGS.peak_lr)
-    assert min(expected) > SETTINGS.min_lr
+    assert expected[-1] == SETTINGS.min_lr
     tiny_run(ToldFolder(tmp_path, stop_at=3))
     assert rates == expected[:3]
     tiny_run(RunFolder(tmp_path))
