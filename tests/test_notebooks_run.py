@@ -63,6 +63,7 @@ print("kept", file=sys.stderr)
 
 
 # from the last chapter, whose notebooks compute longest, to the first
+@pytest.mark.timeout(1800)  # so that a busy machine can train the local model
 @pytest.mark.parametrize("path", all_notebooks()[::-1], ids=label)
 def test_notebook_runs(path, run_notebook):
     notebook = run_notebook(path, SMALL.get(label(path)))
