@@ -175,7 +175,7 @@ def test_every_notebook(rule, notebooks):
 
 def test_each_rule_has_something_against_a_bad_notebook():
     code, text = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
-    long = code("x = 1\n" * 16 + f"y = {'1' * 90}\n%cd /home/reader")
+    long = code("x = 1\n" * 16 + f"y = {'1' * 90}\n%cd {ROOT}")
     long.outputs = [
         nbformat.v4.new_output("stream", text="." * 300_000),
         nbformat.v4.new_output("error", ename="KeyError", evalue="", traceback=[]),
