@@ -15,6 +15,7 @@ from ch05.pretrain import train_small
 from ch05.smollm2 import GGUF
 from ch07.instructions import DATA, download_and_load_file
 from tests.notebooks import copy_course, execute, label
+from tests.ollama import stand_in
 
 # Tiny models gain nothing from more threads, and wait for each of them where the cores
 # have other work; the processes that tests start compute so too.
@@ -94,6 +95,13 @@ def tokenizer():
 def entries():
     """The course's own instructions."""
     return download_and_load_file(DATA)
+
+
+@pytest.fixture
+def ollama():
+    """A judge, with the lists `replies` and `asked`, and its address `url`."""
+    with stand_in() as server:
+        yield server
 
 
 @pytest.fixture
