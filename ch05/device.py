@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ch02.files import write_atomically
 from ch04.gpt import GPT_CONFIG_124M
+from ch05.precision import float32_precision, gains_by_bfloat16, has_bfloat16
 from ch05.self_test import draw, find_faults, find_unchecked_ids, seeding
 
 CHOICE = Path(__file__).parent / "checkpoints/device.json"
@@ -22,7 +23,7 @@ CHOICE = Path(__file__).parent / "checkpoints/device.json"
 STEP_CONFIG = GPT_CONFIG_124M | {"vocab_size": 4096, "n_layers": 2}
 NUM_TIMED = 5  # steps, or as many of them as begin within two seconds
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
-ONEDNN_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read at oneDNN's first product
+ONEDNN_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read when oneDNN is first used
 
 
 def available_devices():
@@ -71,7 +72,8 @@ def fastest_device(names):
 
 def passes(name):
     """True if a device passes the self-test; prints what is wrong with it."""
-    faults = find_faults(name, fast_dtype(name))
+    dtype = torch.bfloat16 if has_bfloat16(torch.device(name)) else torch.float32
+    faults = find_faults(name, dtype)
     for fault in faults:
         print(f"{fault}. {name} is not used")
     return not faults
@@ -129,40 +131,35 @@ def keep_choice(names, choice):
 
 
 def fast_math(device):
-    """Set what makes training on this device fast and leaves float32 results near.
+    """Set what makes training on this device fast, and float32 stays float32.
 
-    On a CPU: oneDNN for matrix products (results differ by about 1e-4), and memory kept
-    between steps instead of given back to the system and faulted in again (glibc only).
-    oneDNN keeps about a megabyte for each shape of product: 128 of them, not 1,024.
+    The faster ones of PyTorch's matrix multiplications where they are as exact as the
+    usual ones: on many CPUs those of oneDNN. On a CPU with glibc, memory is also kept
+    between steps instead of given back to the system and faulted in again. oneDNN keeps
+    about a megabyte for each shape of matrices: 128 of them, not 1,024.
     """
-    on_cpu = torch.device(device).type == "cpu"
-    torch.set_float32_matmul_precision("medium" if on_cpu else "high")
+    device = torch.device(device)
     os.environ.setdefault(ONEDNN_CACHE, "128")
-    if on_cpu and platform.libc_ver()[0] == "glibc":
+    torch.set_float32_matmul_precision(float32_precision(device))
+    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)  # older glibc refuse a high M_MMAP_THRESHOLD
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # never, however much is free
 
 
 def fast_dtype(device):
-    """bfloat16 where the device multiplies it by itself, else float32.
+    """bfloat16 where this device multiplies it clearly faster, else float32.
 
-    A CPU that has to imitate it is slow.
+    That is measured, once in a process, beside float32 as `fast_math` sets it.
     """
-    device = torch.device(device)
-    if device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        known = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-        has_bf16 = known.get("avx512_bf16", False) or known.get("amx_bf16", False)
-    return torch.bfloat16 if has_bf16 else torch.float32
+    return torch.bfloat16 if gains_by_bfloat16(torch.device(device)) else torch.float32
 
 
 def autocast(device, dtype):
-    """A `with` block whose matrix products are in dtype, bfloat16 or float32.
+    """A `with` block whose matrix multiplications are in dtype, bfloat16 or float32.
 
-    In bfloat16 they are two to four times as fast, and have three digits. Weights that
-    are trained are cast once for the whole block: do not take a step within it.
+    bfloat16 has three digits, and is often faster: `fast_dtype` says where. Weights
+    that are trained are cast once for the whole block: do not take a step within it.
     """
     is_bf16 = dtype == torch.bfloat16
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=is_bf16)

@@ -14,6 +14,7 @@ from ch05.device import available_devices
 from ch05.pretrain import train_small
 from ch05.smollm2 import GGUF
 from ch07.instructions import DATA, download_and_load_file
+from tests import low_precision, notebooks
 from tests.notebooks import copy_course, execute, label
 from tests.ollama import stand_in
 
@@ -36,6 +37,18 @@ def nothing_at_home(tmp_path_factory):
         for name in ("IPYTHONDIR", "HF_DATASETS_CACHE"):
             patch.setenv(name, str(tmp_path_factory.mktemp(name)))
         yield
+
+
+def pytest_addoption(parser):
+    """`python -m pytest --low-precision` imitates a CPU with AMX."""
+    words = "compute with fewer digits where PyTorch's float32 precision allows it"
+    parser.addoption("--low-precision", action="store_true", help=words)
+
+
+def pytest_configure(config):
+    if config.getoption("low_precision"):
+        low_precision.plant_for_good()
+        notebooks.KERNEL_ARGUMENTS += low_precision.KERNEL_ARGUMENTS
 
 
 @pytest.fixture(params=available_devices())

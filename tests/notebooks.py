@@ -33,6 +33,7 @@ RUNS_IN = re.compile(r"^\*Runs in\*.*?(?:\.(?!\d)(?P<rest>.*))?$", re.MULTILINE)
 CHECK = re.compile(r"""\bcheck\(\s*["'](\d\.\d\.\d)["']""")
 VERDICT = re.compile(r"^(\d\.\d\.\d): (.*)$", re.MULTILINE)
 LEFT_BEHIND = ("checkpoints", "__pycache__", ".ipynb_checkpoints")
+KERNEL_ARGUMENTS = ["--log-level=CRITICAL"]  # of the kernel, not its cells
 # 0 is RUSAGE_SELF; on Linux a kernel starts from the peak of the process that starts it
 PEAK = "__import__('resource').getrusage(0).ru_maxrss"
 
@@ -239,7 +240,7 @@ def execute(path, parameters=None):
         inject(notebook, parameters)
     folder = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, kernel_name="python3", resources=folder)
-    client.extra_arguments = ["--log-level=CRITICAL"]  # of the kernel, not its cells
+    client.extra_arguments = KERNEL_ARGUMENTS
     start = time.perf_counter()
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):

@@ -5,11 +5,13 @@ import re
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ch05 import device as device_module
 from ch05.device import (
     available_devices,
     fast_autocast,
+    fast_dtype,
     fast_math,
     pick_device,
     seconds_per_step,
@@ -203,52 +205,68 @@ def test_measuring_ends_after_a_while(monkeypatch, seconds, num_steps):
     assert len(steps) == 1 + num_steps
 
 
-def test_fast_math_stays_near_float32(device):
+WAYS = {
+    "linear": F.linear,
+    "one token": lambda a, b: F.linear(a[:1], b),
+    "batch": lambda a, b: a.unflatten(0, (4, -1)) @ b.unflatten(0, (4, -1)).mT,
+    "gradient": lambda a, b: a.mT @ b,
+    "attention": lambda a, b: F.scaled_dot_product_attention(*torch.stack([a, b, b])),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_float32_stays_float32(device, usual_precision, way):
+    """The real thing: on a CPU with AMX, "medium" precision would fail."""
     generator = torch.Generator().manual_seed(123)
-    a, b = torch.randn(2, 64, 256, generator=generator).to(device)
-    before = torch.get_float32_matmul_precision()
-    expected = a.double().cpu() @ b.double().cpu().T
-    try:
-        fast_math(device)
-        error = (a @ b.T).cpu().double() - expected
-    finally:
-        torch.set_float32_matmul_precision(before)
-    assert error.abs().max() < 0.01 * expected.abs().max()
+    factors = torch.randn(2, 256, 512, generator=generator)
+    fast_math(device)
+    found = WAYS[way](*factors.to(device)).cpu()
+    expected = WAYS[way](*factors.double())
+    assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_fast_math_sets_what_was_found_to_be_exact(
+    monkeypatch, usual_precision, precision
+):
+    asked = []
+    monkeypatch.setattr(
+        device_module, "float32_precision", lambda d: asked.append(d) or precision
+    )
+    torch.set_float32_matmul_precision("high")
+    fast_math("cpu")
+    assert torch.get_float32_matmul_precision() == precision
+    assert asked == [torch.device("cpu")]
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "dtype"),
-    [
-        ({}, torch.float32),
-        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, torch.float32),
-        ({"avx512_bf16": True}, torch.bfloat16),
-        ({"avx512_bf16": False, "amx_bf16": True}, torch.bfloat16),
-    ],
-    ids=["unknown", "none", "avx512", "amx"],
+    ("gains", "dtype"), [(True, torch.bfloat16), (False, torch.float32)]
 )
-def test_a_cpu_multiplies_in_bfloat16_where_it_can(monkeypatch, capabilities, dtype):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+def test_bfloat16_is_used_where_it_gains(monkeypatch, gains, dtype):
+    monkeypatch.setattr(device_module, "gains_by_bfloat16", lambda device: gains)
+    assert fast_dtype("cpu") == dtype
     a = torch.ones(2, 2)
     with fast_autocast("cpu"):
         assert (a @ a).dtype == dtype
     assert (a @ a).dtype == torch.float32
 
 
-@pytest.mark.filterwarnings("ignore:.*CUDA is not available")
-@pytest.mark.parametrize("has_bf16", [True, False])
-def test_a_gpu_is_asked_what_it_can_do_itself(monkeypatch, has_bf16):
-    asked = []
-
-    def is_supported(including_emulation):
-        asked.append(including_emulation)
-        return has_bf16
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
-    block = fast_autocast("cuda")
-    assert asked == [False] and block.device == "cuda"
-    if torch.cuda.is_available():
-        with block:
-            assert torch.is_autocast_enabled("cuda") is has_bf16
+@pytest.mark.parametrize(
+    ("has", "dtype"), [(True, torch.bfloat16), (False, torch.float32)]
+)
+def test_a_device_is_tested_in_bfloat16_where_it_has_it(
+    two_devices, monkeypatch, has, dtype
+):
+    """Though it may not be faster: a reader can ask for it."""
+    tested = []
+    for name, value in {
+        "has_bfloat16": lambda device: has,
+        "gains_by_bfloat16": lambda device: not has,
+        "find_faults": lambda name, dtype: tested.append(dtype) or [],
+    }.items():
+        monkeypatch.setattr(device_module, name, value)
+    pick_device()
+    assert tested == [dtype]
 
 
 def test_other_devices_compute_as_ever():

@@ -24,6 +24,7 @@ SUPPORT = {
     "transfer.py",
     "pretrained.py",
     "device.py",
+    "precision.py",
     "checkpoint.py",
     "pretrain.py",
     "chat.py",
