@@ -72,7 +72,7 @@ def fastest_device(names):
 
 def passes(name):
     """True if a device passes the self-test; prints what is wrong with it."""
-    dtype = torch.bfloat16 if has_bfloat16(torch.device(name)) else torch.float32
+    dtype = torch.bfloat16 if has_bfloat16(torch.device(name).type) else torch.float32
     faults = find_faults(name, dtype)
     for fault in faults:
         print(f"{fault}. {name} is not used")
@@ -138,10 +138,10 @@ def fast_math(device):
     between steps instead of given back to the system and faulted in again. oneDNN keeps
     about a megabyte for each shape of matrices: 128 of them, not 1,024.
     """
-    device = torch.device(device)
+    device_type = torch.device(device).type
     os.environ.setdefault(ONEDNN_CACHE, "128")
-    torch.set_float32_matmul_precision(float32_precision(device))
-    if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
+    torch.set_float32_matmul_precision(float32_precision(device_type))
+    if device_type == "cpu" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)  # older glibc refuse a high M_MMAP_THRESHOLD
         libc.mallopt(M_TRIM_THRESHOLD, -1)  # never, however much is free
@@ -152,7 +152,8 @@ def fast_dtype(device):
 
     That is measured, once in a process, beside float32 as `fast_math` sets it.
     """
-    return torch.bfloat16 if gains_by_bfloat16(torch.device(device)) else torch.float32
+    gains = gains_by_bfloat16(torch.device(device).type)
+    return torch.bfloat16 if gains else torch.float32
 
 
 def autocast(device, dtype):

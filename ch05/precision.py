@@ -3,6 +3,8 @@
 PyTorch has faster ways to multiply float32 matrices. What they compute depends on the
 device: "medium" is float32 by another library on many CPUs, and bfloat16 on those with
 AMX; "high" is TF32 on most GPUs. So both are tried before they are used.
+
+A device is named by its type here, "cpu" or "cuda": all of a type are taken as equal.
 """
 
 import time
@@ -34,7 +36,7 @@ def float32_precision(device):
 
     It is where both are equally far from float64. Tried once in a process.
     """
-    faster = FASTER.get(device.type, "high")
+    faster = FASTER.get(device, "high")
     with trying(device):
         layers = [[torch.randn(shape) for shape in pair] for pair in SHAPES]
         expected = [multiply(*(factor.double() for factor in pair)) for pair in layers]
@@ -56,9 +58,9 @@ def trying(device):
     torch.set_num_threads(1)
     try:
         with (
-            seeding(device),
+            seeding(torch.device(device)),
             torch.no_grad(),
-            torch.autocast(device.type, enabled=False),
+            torch.autocast(device, enabled=False),
         ):
             yield
     finally:
@@ -83,9 +85,9 @@ def largest_error(found, expected):
 
 def has_bfloat16(device):
     """True if a device has instructions for bfloat16: imitating them is slow."""
-    if device.type == "cuda":
+    if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    known = torch.cpu.get_capabilities() if device == "cpu" else {}
     return known.get("avx512_bf16", False) or known.get("amx_bf16", False)
 
 

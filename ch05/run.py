@@ -45,7 +45,7 @@ class RunSettings:
     weight_decay: float = 0.1
     max_norm: float = 1.0  # of the gradient
     seed: int = 123
-    dtype: str = "float32"  # of matrix products
+    dtype: str = "float32"  # of matrix multiplications; or "bfloat16"
 
     def learning_rate(self, step):
         """The learning rate of a step, counted from 0."""

@@ -11,7 +11,7 @@ from ch04.gpt import GPT_CONFIG_124M
 from ch05.device import fast_dtype, fast_math
 from ch05.openai_weights import MODEL_CONFIGS
 from ch05.preflight import Workload, forecast_training, free_bytes, propose
-from ch05.ranks import joined, rank, world_size
+from ch05.ranks import from_rank_0, joined, rank, world_size
 from ch05.run import Rhythm, RunSettings, run_to_end
 from ch05.run_folder import RunFolder
 from ch05.shards import TokenShards
@@ -74,7 +74,7 @@ def add_run_arguments(parser):
                 f"--{name}", type=kind, default=default, help=f"{meaning} ({default})"
             )
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="of matrix products"
+        "--dtype", choices=DTYPES, default="auto", help="of matrix multiplications"
     )
     parser.add_argument(
         "--shard",
@@ -91,9 +91,19 @@ def config_of(args, vocab_size):
     return sizes | {"drop_rate": args.drop_rate, "vocab_size": vocab_size}
 
 
-def settings_of(args, data, device):
+def choose_dtype(folder, device):
+    """What `--dtype auto` means: as the run was begun; a new one takes what is fast.
+
+    All processes take what rank 0 has found.
+    """
+    name = folder.dtype()
+    if name not in DTYPES:
+        name = str(fast_dtype(device)).removeprefix("torch.")
+    return DTYPES[from_rank_0(DTYPES.index(name))]
+
+
+def settings_of(args, data, dtype):
     """The settings that the command line asks for, for shards of this kind."""
-    dtype = fast_dtype(device) if args.dtype == "auto" else getattr(torch, args.dtype)
     return RunSettings(
         config=config_of(args, data.vocab_size),
         data=data.fingerprint,
@@ -102,7 +112,7 @@ def settings_of(args, data, device):
         peak_lr=args.lr,
         min_lr=args.min_lr,
         seed=args.seed,
-        dtype=str(dtype).removeprefix("torch."),
+        dtype=dtype,
     )
 
 
@@ -117,12 +127,14 @@ def run_command(args):
         train, validation = (
             TokenShards(args.data, split, length) for split in ("train", "val")
         )
-        settings = settings_of(args, train, device)
+        folder = RunFolder(args.folder)
+        is_auto = args.dtype == "auto"
+        dtype = choose_dtype(folder, device) if is_auto else args.dtype
+        settings = settings_of(args, train, dtype)
         if rank() == 0:
             announce(settings, train, device)
             if world_size() == 1:
                 print(outlook(settings, rhythm.num_parts, device))
-        folder = RunFolder(args.folder)
         is_done = run_to_end(settings, rhythm, folder, train, validation, device)
         if rank() == 0:
             print(farewell(folder, is_done))

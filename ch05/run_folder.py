@@ -120,6 +120,12 @@ class RunFolder:
                 "Go on with its own, or give this run another folder"
             )
 
+    def dtype(self):
+        """That of the run that lies here; None if there is none, or it does not say."""
+        with suppress(OSError, ValueError, TypeError, LookupError):
+            return json.loads((self.path / "settings.json").read_bytes())["dtype"]
+        return None
+
     def folder(self, step):
         """Where the checkpoint of a step lies."""
         return self.path / f"step-{step:07}"

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import ch05.long_run
+import ch05.run_command
 from ch02.files import sha256_of
 from ch05 import pretrain
 from ch05.checkpoint import load_model
@@ -121,6 +122,31 @@ def test_what_was_begun_otherwise_is_one_sentence(command, tmp_path):
         "is now 32; seed was 123 and is now 7. Go on with its own, or give this run "
         "another folder"
     )
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float32"])
+def test_a_run_goes_on_in_the_dtype_that_it_was_begun_in(
+    command, tmp_path, monkeypatch, capsys, name
+):
+    """Whatever is measured to be fast then, or on another machine."""
+    others = {"bfloat16": "float32", "float32": "bfloat16"}
+    for begun, fast in ((False, name), (True, others[name])):
+        dtype = getattr(torch, fast)
+        monkeypatch.setattr(ch05.run_command, "fast_dtype", lambda device, d=dtype: d)
+        if not begun:
+            interrupt_after(2, monkeypatch)
+        assert command("--dtype", "auto") is None
+        assert f" on 1 x cpu in {name}" in capsys.readouterr().out
+    complaint = command("--dtype", others[name])
+    assert f"dtype was '{name}' and is now '{others[name]}'" in complaint
+
+
+def test_all_processes_take_the_dtype_of_rank_0(command, monkeypatch, capsys):
+    chosen = ch05.run_command.DTYPES.index("bfloat16")
+    monkeypatch.setattr(ch05.run_command, "fast_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(ch05.run_command, "from_rank_0", lambda number: chosen)
+    assert command("--dtype", "auto") is None
+    assert " on 1 x cpu in bfloat16" in capsys.readouterr().out
 
 
 def test_other_shards_are_another_run(command, shards):
