@@ -5,12 +5,13 @@ part of the model gets the same input and must give the same output.
 """
 
 import math
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from ch05.precision import undisturbed
 
 # For 124M the likeliest token after each of these is the next: "The dog was found in a
 # field near the intersection of West and West Streets.\n\nThe dog" (published with
@@ -30,22 +31,6 @@ def raise_if(faults):
     """Raise CertificateError with one line for each fault."""
     if faults:
         raise CertificateError("the loaded model is wrong:\n  " + "\n  ".join(faults))
-
-
-@contextmanager
-def undisturbed():
-    """Full precision, and one thread: for a few tokens more only wait for each other.
-
-    On a busy machine that waiting costs seconds.
-    """
-    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    torch.set_float32_matmul_precision("highest")
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
-        torch.set_num_threads(threads)
 
 
 def check_parameters(model):

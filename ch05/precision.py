@@ -30,6 +30,24 @@ NUM_TIMED = 5
 LEAST_GAIN = 1.2
 
 
+@contextmanager
+def undisturbed(device="cpu"):
+    """A `with` block of full float32 precision, whatever was set, and without autocast.
+
+    The CPU uses one thread: for little work more only wait for each other, on a busy
+    machine for seconds.
+    """
+    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
+    torch.set_float32_matmul_precision("highest")
+    torch.set_num_threads(1)
+    try:
+        with torch.autocast(device, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.set_num_threads(threads)
+
+
 @cache
 def float32_precision(device):
     """The faster one of PyTorch's precisions where it is float32, else "highest".
@@ -37,7 +55,7 @@ def float32_precision(device):
     It is where both are equally far from float64. Tried once in a process.
     """
     faster = FASTER.get(device, "high")
-    with trying(device):
+    with undisturbed(device), seeding(torch.device(device)), torch.no_grad():
         layers = [[torch.randn(shape) for shape in pair] for pair in SHAPES]
         expected = [multiply(*(factor.double() for factor in pair)) for pair in layers]
         layers = [[factor.to(device) for factor in pair] for pair in layers]
@@ -46,25 +64,6 @@ def float32_precision(device):
             torch.set_float32_matmul_precision(precision)
             errors.append(largest_error([multiply(*pair) for pair in layers], expected))
     return faster if errors[1] <= MOST_ERROR * errors[0] else "highest"
-
-
-@contextmanager
-def trying(device):
-    """A `with` block for trials: seeded, without autocast or gradients, on one thread.
-
-    On a busy machine more threads wait for each other. All is put back afterwards.
-    """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with (
-            seeding(torch.device(device)),
-            torch.no_grad(),
-            torch.autocast(device, enabled=False),
-        ):
-            yield
-    finally:
-        torch.set_num_threads(num_threads)
 
 
 def multiply(x, weight):
@@ -101,7 +100,7 @@ def gains_by_bfloat16(device):
         return False
     seconds = {torch.float32: [], torch.bfloat16: []}
     precision = float32_precision(device)
-    with trying(device):
+    with undisturbed(device), seeding(torch.device(device)), torch.no_grad():
         torch.set_float32_matmul_precision(precision)
         factors = [torch.randn(shape, device=device) for shape in TIMED_SHAPES]
         for _ in range(NUM_TIMED):  # in turn, so that a disturbance meets both

@@ -15,6 +15,7 @@ import torch
 from ch02.fetch import FetchError
 from ch05.checkpoint import load_parameters, read_metadata, save_model
 from ch05.device import fast_autocast, fast_math, pick_device
+from ch05.precision import undisturbed
 from ch05.pretrained import load_pretrained
 from ch05.training import evaluating
 from ch06.classifier import (
@@ -30,6 +31,8 @@ SAVED = Path(__file__).parent / "checkpoints" / "spam.safetensors"
 SETTINGS = {"lr": 4e-4, "weight_decay": 0.1}  # of AdamW
 NUM_EPOCHS = 5
 BATCH_SIZE = 8
+# between machines, float32 puts logits off by a few millionths; in bfloat16 it is 0.03
+MOST_OFF = 1e-3
 PROBE_MESSAGE = (
     "You have been picked! Text YES to 80123 for a free weekend, 150p a message."
 )
@@ -82,10 +85,13 @@ def save_classifier(path, classifier, tokenizer, name):
 
 @torch.no_grad()
 def probe_logits(classifier, tokenizer):
-    """The logits of ham and of spam for a message that is always the same."""
+    """The logits of ham and of spam for a message that is always the same.
+
+    In float32, whatever the rest is computed in.
+    """
     device = classifier.head.out_head.weight.device
     token_ids = tokenizer.encode_ordinary(PROBE_MESSAGE)
-    with evaluating(classifier):
+    with undisturbed(device.type), evaluating(classifier):
         return classifier(torch.tensor([token_ids], device=device)).flatten().tolist()
 
 
@@ -101,7 +107,7 @@ def load_classifier(path=SAVED, device="cpu"):
     load_parameters(path, dict(classifier.head.named_parameters()))
     saved = torch.tensor(json.loads(metadata["logits"]))
     found = torch.tensor(probe_logits(classifier, tokenizer))
-    if not torch.allclose(found, saved, atol=0.05):
+    if not torch.allclose(found, saved, rtol=0, atol=MOST_OFF):
         raise ValueError(
             f"{path} was trained on another {name} than the one that is here: "
             "train again, `python -m ch06.spam_filter`"

@@ -17,6 +17,7 @@ from ch05.certificate import (
 )
 from ch05.openai_weights import assign, copy_openai_weights, openai_layout
 from tests.gpt2_files import TINY, openai_arrays, transformers_gpt2
+from tests.low_precision import low_precision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = GPT_CONFIG_124M | {"drop_rate": 0.0, "qkv_bias": True} | TINY | {"n_layers": 3}
@@ -107,6 +108,14 @@ def test_certify_leaves_precision_and_threads_as_they_were(gpt, steps, is_right)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_what_a_reader_sets_does_not_make_a_right_model_wrong(
+    gpt, steps, usual_precision
+):
+    with low_precision(), torch.autocast("cpu", torch.bfloat16):
+        torch.set_float32_matmul_precision("medium")
+        certify(gpt, steps)
 
 
 # planted errors: what is done to a right model, and the one line that must come of it

@@ -18,6 +18,7 @@ from ch06 import spam_filter
 from ch06.classifier import spam_probability
 from ch06.spam_filter import create_classifier, load_classifier, save_classifier
 from tests.conftest import TINY
+from tests.low_precision import low_precision, to_bfloat16
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = TINY | {"vocab_size": 50257, "context_length": 128}
@@ -29,6 +30,7 @@ class Shelf:
 
     def __init__(self):
         self.seed, self.asked = 123, []
+        self.change = lambda weights: weights
 
     def load(self, name="auto", *, device="cpu"):
         """A tiny GPT whose weights make a difference, under the name of "tiny"."""
@@ -38,6 +40,7 @@ class Shelf:
         with torch.no_grad():
             for key, parameter in model.named_parameters():
                 parameter.normal_(mean=float("scale" in key), std=0.3)
+                parameter.copy_(self.change(parameter))
         return Pretrained(model.to(device), get_tokenizer("gpt2"), "tiny", "", CONFIG)
 
 
@@ -160,6 +163,26 @@ def test_another_model_under_the_same_name_is_refused(saved, shelf):
     shelf.seed = 124
     with pytest.raises(ValueError, match="trained on another tiny than .*train again"):
         load_classifier(saved)
+
+
+def test_a_model_that_is_nearly_the_same_is_refused(saved, shelf):
+    shelf.change = to_bfloat16
+    with pytest.raises(ValueError, match="trained on another tiny"):
+        load_classifier(saved)
+
+
+def test_another_machines_rounding_is_not_another_model(saved, shelf):
+    shelf.change = partial(torch.mul, other=1 + 1e-6)
+    load_classifier(saved)
+
+
+def test_what_a_reader_sets_does_not_change_which_model_it_is(path, usual_precision):
+    """Low precision while a filter is saved, full precision when it is loaded."""
+    with low_precision(), torch.autocast("cpu", torch.bfloat16):
+        torch.set_float32_matmul_precision("medium")
+        save_classifier(path, *create_classifier(seed=5))
+    torch.set_float32_matmul_precision("highest")
+    load_classifier(path)
 
 
 # the command line
