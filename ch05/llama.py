@@ -132,8 +132,12 @@ class LlamaModel(nn.Module):
         super().__init__()
         if wrong := sorted(cfg.keys() ^ SMOLLM2_CONFIG_135M.keys()):
             raise ValueError(f"config: keys {wrong} are missing or unknown")
-        if wrong := [key for key in cfg if not cfg[key] > 0]:
-            raise ValueError(f"config: {wrong} must be above 0")
+        for key, value in cfg.items():
+            kinds, expected = [int], "a whole number of at least 1"
+            if key == "rope_base":
+                kinds, expected = [int, float], "a number above 0"
+            if type(value) not in kinds or not value > 0:
+                raise ValueError(f"config: {key} must be {expected}, not {value!r}")
         self.context_length = cfg["context_length"]
         self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
         self.trf_blocks = nn.Sequential(

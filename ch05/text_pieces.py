@@ -7,6 +7,7 @@ of the whole. What has no such place for PIECE characters is cut where that ends
 
 import hashlib
 import re
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,16 +62,22 @@ def split_files(paths, val_share):
     """Yield the pieces of text files; the last val_share of each is for validation.
 
     The share is one of its characters, as in `create_train_val_loaders`. Each file is
-    read twice. Raises ValueError, before the first piece, for what is not a file of
-    UTF-8 text.
+    read twice. Raises ValueError, at the call, for what is not a file of UTF-8 text.
     """
     lengths = [length_of_file(path) for path in paths]
-    for path, length in zip(paths, lengths):
-        num_train = int((1 - val_share) * length)
-        with open(path, encoding="utf-8-sig") as file:
-            for split, num in (("train", num_train), ("val", length - num_train)):
-                if num:
-                    yield from cut_document(split, read_chunks(file, num))
+    files = (
+        split_file(path, length, val_share) for path, length in zip(paths, lengths)
+    )
+    return chain.from_iterable(files)
+
+
+def split_file(path, length, val_share):
+    """Yield the pieces of one text file of so many characters."""
+    num_train = int((1 - val_share) * length)
+    with open(path, encoding="utf-8-sig") as file:
+        for split, num in (("train", num_train), ("val", length - num_train)):
+            if num:
+                yield from cut_document(split, read_chunks(file, num))
 
 
 def length_of_file(path):

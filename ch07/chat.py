@@ -22,15 +22,21 @@ def stream_answer(model, tokenizer, entry, max_new_tokens=100, **sampling):
     several tokens is held back until it is whole.
     """
     prompt = tokenizer.encode_ordinary(format_prompt(entry))
-    new_ids, num_shown = [], 0
-    for ids in generate_stream(
+    stream = generate_stream(
         model,
         [prompt],
         max_new_tokens,
         model.context_length,
         eos_id=tokenizer.eot_token,
         **sampling,
-    ):
+    )
+    return whole_characters(stream, tokenizer)
+
+
+def whole_characters(stream, tokenizer):
+    """Yield the text of a stream of new ids, for one prompt, piece by piece."""
+    new_ids, num_shown = [], 0
+    for ids in stream:
         new_ids += ids
         text = tokenizer.decode(new_ids)
         if not text.endswith("\N{REPLACEMENT CHARACTER}"):

@@ -195,6 +195,8 @@ def test_an_answer_streams_and_stops_at_the_end_of_text(shelf):
     first = next(stream_answer(model, tokenizer, ENTRY, max_new_tokens=3))
     token_id = generate(model, [prompt_ids(tokenizer)], 1, 128)[0][-1]
     assert first == tokenizer.decode([token_id])
+    with pytest.raises(ValueError, match="top_k is 0"):  # before the first piece
+        stream_answer(model, tokenizer, ENTRY, top_k=0)
     ends_at_once = partial(stream_answer, model, tokenizer, ENTRY)
     with torch.no_grad():
         model.out_head.weight[EOT] = 1e3 * model.out_head.weight[token_id]

@@ -448,7 +448,18 @@ def test_too_many_tokens_are_refused(tiny_llama):
         ({"n_heads": 16}, "n_heads 16 does not divide emb_dim 48 into pairs"),
         ({"n_kv_groups": 4}, "n_kv_groups 4 does not divide n_heads 6"),
         ({"n_layer": 2}, "keys .'n_layer'. are missing or unknown"),
-        ({"n_heads": 0, "n_layers": -1}, "'n_heads', 'n_layers'. must be above 0"),
+        ({"n_heads": 0}, "n_heads must be a whole number of at least 1, not 0"),
+        ({"n_layers": -1}, "n_layers must be a whole number of at least 1, not -1"),
+        ({"n_layers": True}, "n_layers must be a whole number of at least 1, not True"),
+        ({"emb_dim": 48.0}, "emb_dim must be a whole number of at least 1, not 48.0"),
+        (
+            {"hidden_dim": "40"},
+            "hidden_dim must be a whole number of at least 1, not '40'",
+        ),
+        ({"rope_base": 0.0}, "rope_base must be a number above 0, not 0.0"),
+        ({"rope_base": math.nan}, "rope_base must be a number above 0, not nan"),
+        ({"rope_base": "1e5"}, "rope_base must be a number above 0, not '1e5'"),
+        ({"rope_base": True}, "rope_base must be a number above 0, not True"),
     ],
 )
 def test_config_errors_name_the_key(change, message):

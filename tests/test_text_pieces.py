@@ -151,13 +151,11 @@ def test_each_file_gives_both_splits(file):
         (None, "is not a file"),
     ],
 )
-def test_what_is_no_text_is_said_before_the_first_piece(
-    file, tmp_path, content, reason
-):
+def test_what_is_no_text_is_said_at_the_call(file, tmp_path, content, reason):
     good = file(b"good", "good.txt")
     bad = tmp_path / "none" if content is None else file(content)
     with pytest.raises(ValueError, match=f"{bad.name} {reason}"):
-        next(split_files([good, bad], 0.1))
+        split_files([good, bad], 0.1)
 
 
 def test_a_file_is_read_bit_by_bit(file):
