@@ -2,8 +2,9 @@
 
 GPT-2 124M with random weights goes on from 4 tokens by 200, always the likeliest: ours
 without and with the key-value cache, ours readied with smaller weights, and
-transformers' `generate` with the same weights, in one run, at both speeds of float32
-products. Trust the ratios: machines differ, and are noisy.
+transformers' `generate` with the same weights, in one run, in float32. Where there are
+two ways to multiply it exactly (`ch05/precision.py`), both are measured. Trust the
+ratios: machines differ, and are noisy.
 """
 
 import statistics
@@ -17,6 +18,7 @@ from benchmarks.table import Row
 from ch02.fetch import downloads_folder
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
+from ch05.precision import float32_precision
 from ch05.pretrained import load_pretrained
 from ch05.readied import CLASSES, logit_error, ready_for_decoding
 from ch05.smollm2 import GGUF
@@ -78,7 +80,7 @@ def measure(writers):
 
 
 def measure_rows():
-    """Rows of the benchmarks' table, with PyTorch's default float32 products; notes."""
+    """Rows of the benchmarks' table, float32 as PyTorch multiplies unasked; notes."""
     writers, notes = create_writers()
     speeds = measure(writers)
     rows = [
@@ -150,11 +152,11 @@ def trained_notes():
 
 
 def main():
-    """Measure with PyTorch's default float32 products and with the faster ones."""
+    """Measure float32 as PyTorch multiplies it unasked, and as `fast_math` sets it."""
     writers, notes = create_writers()
     print(*notes, sep="\n")
     threads = torch.get_num_threads()
-    for precision in ("highest", "medium"):
+    for precision in dict.fromkeys(("highest", float32_precision("cpu"))):
         torch.set_float32_matmul_precision(precision)
         print(f'float32 matmul precision "{precision}", {threads} threads')
         speeds = measure(writers)

@@ -26,8 +26,8 @@ def read_speed(megabytes=512, runs=10):
 def measure_limits():
     """What this machine does in a second: {what: operations, or bytes of memory}.
 
-    "default" are float32 products as PyTorch computes them unasked, the others those
-    after `fast_math`.
+    "default" is float32 as PyTorch multiplies it unasked; the others are measured after
+    `fast_math`, which leaves float32 as exact.
     """
     limits = {"default": product_speed(torch.float32)}
     fast_math("cpu")

@@ -1,9 +1,9 @@
 """Steps of decoding at the speed of a CPU's memory (5.3; used, not taught).
 
 A step multiplies every weight matrix with one vector for each text: it takes as long as
-the weights take to come from memory. MKL, which computes PyTorch's float32 products on
-x86, leaves this reading to one core. Written as a batched product, each core reads its
-own share of a matrix's rows. `benchmarks.decoding` measures the difference.
+the weights take to come from memory. MKL, by which PyTorch multiplies float32 on x86,
+leaves this reading to one core on some processors. Written as a batched product, each
+core reads its own share of a matrix's rows. `benchmarks.decoding` measures both.
 """
 
 from contextlib import contextmanager
@@ -47,11 +47,12 @@ def split_linear(x, weight, bias=None):
 
 @contextmanager
 def full_precision():
-    """Let float32 products be exact in a `with` block.
+    """Let PyTorch multiply float32 in its usual way in a `with` block.
 
     On a CPU, attention of single tokens to many is then the faster one: oneDNN, which
-    computes products of "medium" precision, takes long to begin each of its many small
-    ones.
+    multiplies at "medium" precision, takes long to begin each of many small matrices.
+    "medium" is float32 wherever `fast_math` has set it, and bfloat16 on some CPUs if a
+    reader has; in the block it is float32 on all.
     """
     precision = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -65,8 +66,8 @@ def full_precision():
 def fast_linears(model, num_rows):
     """Let a model's linear layers be fast on a new token of each row, or do nothing.
 
-    That is for few rows of float32 on a CPU with MKL. Of several rows, oneDNN's
-    products of "medium" precision are fast as they are.
+    That is for few rows of float32 on a CPU with MKL, and what it computes is float32.
+    Several rows at "medium" precision are left to oneDNN, which is fast with them.
     """
     weight = model.tok_emb.weight
     is_float32 = weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")

@@ -59,7 +59,7 @@ def create_instruction_loaders(parts, tokenizer, max_length, seed=123):
 def add_lora(model, seed=123):
     """Freeze a model and put LoRA layers, seeded, beside its linear ones.
 
-    Where products are taken in bfloat16 anyway, the frozen model is kept in it.
+    Where matrices are multiplied in bfloat16 anyway, the frozen model is kept in it.
     """
     torch.manual_seed(seed)
     model.requires_grad_(False)
