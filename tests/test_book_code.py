@@ -98,8 +98,6 @@ from ch07.lora import LinearWithLoRA, LoRALayer, replace_linear_with_lora
 from tests.ollama import message
 from tests.server import closed_url, serving
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 DEVICE = torch.device("cpu")
 SMALL = {
     "vocab_size": 50257,

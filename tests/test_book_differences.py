@@ -52,8 +52,6 @@ from tests.notebooks import ROOT
 from tests.ollama import message
 from tests.server import closed_url, serving
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 HEADING = "### What remains different from the book, and why"
 ROWS = []  # the names of each row that has a test here
 
