@@ -54,6 +54,12 @@ def story_loader(tokenizer, num_characters, batch_size=4):
     return torch.utils.data.DataLoader(dataset, batch_size=batch_size)
 
 
+def held_out_loader(tokenizer, batch_size=4):
+    """Batches of 12-token windows over the story's last 700 characters, in order."""
+    dataset = GPTDatasetV1(load_text()[-700:], tokenizer, max_length=12, stride=12)
+    return torch.utils.data.DataLoader(dataset, batch_size=batch_size)
+
+
 def test_text_to_ids_and_back():
     tokenizer = get_tokenizer("gpt2")
     token_ids = text_to_token_ids("Every effort<|endoftext|>", tokenizer)
@@ -133,17 +139,47 @@ def test_train_and_validation_text_do_not_overlap():
     assert text[int(0.9 * len(text)) :].startswith(val)
 
 
+@pytest.mark.parametrize(
+    ("settings", "batch_size", "share"),
+    [({}, 2, 0.9), ({"batch_size": 3, "train_ratio": 0.75}, 3, 0.75)],
+)
+def test_loaders_cut_the_text_into_windows(settings, batch_size, share):
+    """To train on, whole batches in any order; to validate on, all windows in order."""
+    text, encode = load_text()[:6000], get_tokenizer("gpt2").encode
+    loaders = create_train_val_loaders(text, context_length=16, **settings)
+    split_idx = int(share * len(text))
+    windows = []
+    for part in (text[:split_idx], text[split_idx:]):
+        ids = encode(part)
+        starts = range(0, len(ids) - 16, 16)
+        windows.append([(ids[i : i + 16], ids[i + 1 : i + 17]) for i in starts])
+    train, val = windows
+    assert len(train) % batch_size and len(val) % batch_size  # some are left over
+    epochs = []
+    for loader in (loaders[0], *loaders):
+        batches = [list(zip(*(part.tolist() for part in batch))) for batch in loader]
+        assert {len(batch) for batch in batches[:-1]} == {batch_size}
+        epochs.append(sum(batches, []))
+    *shuffled, in_order = epochs
+    assert in_order == val
+    for epoch in shuffled:
+        assert len(epoch) == len(train) - len(train) % batch_size
+        assert all(window in train for window in epoch) and epoch != train[: len(epoch)]
+    assert shuffled[0] != shuffled[1]
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_evaluation_uses_no_dropout_and_restores_the_mode(
     small_config, story_tokenizer, training
 ):
     torch.manual_seed(123)
     model = GPTModel(small_config).train(training)
-    loader = story_loader(story_tokenizer, 1000)
-    losses = [evaluate_model(model, loader, loader, "cpu", eval_iter=2) for _ in "12"]
-    assert losses[0] == losses[1]
-    assert losses[0][0] == losses[0][1]
+    loaders = story_loader(story_tokenizer, 1000), held_out_loader(story_tokenizer)
+    found = evaluate_model(model, *loaders, "cpu", eval_iter=2)
     assert model.training is training
+    model.eval()
+    expected = [calc_loss_loader(loader, model, "cpu", 2) for loader in loaders]
+    assert list(found) == expected and found[0] != pytest.approx(found[1], abs=1e-3)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -196,10 +232,10 @@ def test_an_evaluation_that_fails_says_why(
 def test_evaluation_keeps_no_gradients(small_config, story_tokenizer):
     torch.manual_seed(123)
     model = GPTModel(small_config)
-    loader = story_loader(story_tokenizer, 1000)
+    loaders = story_loader(story_tokenizer, 1000), held_out_loader(story_tokenizer)
     grad_modes = []
     model.register_forward_hook(lambda *_: grad_modes.append(torch.is_grad_enabled()))
-    evaluate_model(model, loader, loader, "cpu", eval_iter=1)
+    evaluate_model(model, *loaders, "cpu", eval_iter=1)
     assert grad_modes == [False, False] and torch.is_grad_enabled()
 
 
@@ -245,13 +281,13 @@ def test_a_model_says_how_much_it_can_look_at(tiny_model):
 
 
 def train(model, loader, tokenizer, device="cpu", lr=1e-2, num_epochs=2):
-    """Train a small model, evaluating on each third step."""
+    """Train a small model, evaluating on each third step, and on the story's end."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     settings = {"eval_freq": 3, "eval_iter": 2, "start_context": "High water"}
     return train_model_simple(
         model,
         loader,
-        loader,
+        held_out_loader(tokenizer),
         optimizer,
         device,
         num_epochs=num_epochs,
@@ -275,6 +311,35 @@ def test_training_learns_and_reports(small_config, story_tokenizer, device, caps
     said = capsys.readouterr().out
     assert f"Ep 1 (Step 000000): Train loss {train_losses[0]:.3f}, Val loss" in said
     assert said.count("High water") == 4
+
+
+def test_losses_are_of_their_own_loaders(small_config, story_tokenizer, capsys):
+    """Without learning they stay; a sample follows each epoch's last step."""
+    torch.manual_seed(123)
+    model = GPTModel(small_config | {"drop_rate": 0.5})
+    loaders = story_loader(story_tokenizer, 1000), held_out_loader(story_tokenizer)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    settings = {"num_epochs": 2, "eval_freq": 2, "eval_iter": 3}
+    settings |= {"start_context": "High water", "tokenizer": story_tokenizer}
+    found = train_model_simple(model, *loaders, optimizer, "cpu", **settings)
+    said = capsys.readouterr().out.rstrip("\n").split("\n")
+    model.eval()
+    losses = [calc_loss_loader(loader, model, "cpu", 3) for loader in loaders]
+    assert losses[0] != pytest.approx(losses[1], abs=1e-3)
+    generate_and_print_sample(model, story_tokenizer, "cpu", "High water")
+    sample, expected = capsys.readouterr().out.rstrip("\n"), []
+    in_an_epoch = len(loaders[0])
+    assert in_an_epoch % 2 == 1  # the epochs' last steps are of both kinds
+    for step in range(2 * in_an_epoch):
+        if step % 2 == 0:
+            place = f"Ep {1 + step // in_an_epoch} (Step {step:06d})"
+            shown = f"Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
+            expected.append(f"{place}: {shown}")
+        if step in (in_an_epoch - 1, 2 * in_an_epoch - 1):
+            expected.append(sample)
+    assert said == expected
+    for track, loss in zip(found, losses):
+        assert track == pytest.approx(in_an_epoch * [loss])
 
 
 def test_same_seed_same_run(small_config, story_tokenizer):
@@ -309,6 +374,17 @@ def three_batches(token_ids):
 def test_each_step_tells_its_epoch_and_all_targets_so_far(tiny_model, token_ids):
     found = [*steps_of(tiny_model, three_batches(token_ids), num_epochs=2)]
     assert found == [(0, 18), (0, 36), (0, 45), (1, 63), (1, 81), (1, 90)]
+
+
+def test_ignored_targets_are_not_counted(tiny_model, token_ids):
+    """Of 18 targets 11 are left over; a target of -99 would be a wrong one."""
+    inputs, targets = token_ids[:, :-1], token_ids[:, 1:].clone()
+    targets[0, :7] = -100
+    loader = [(inputs, targets), (inputs[1:], targets[1:])]
+    assert [*steps_of(tiny_model, loader, num_epochs=1)] == [(0, 11), (0, 20)]
+    losses = [calc_loss_batch(*batch, tiny_model.eval(), "cpu") for batch in loader]
+    found = calc_loss_loader(loader, tiny_model, "cpu")
+    assert found == pytest.approx(((11 * losses[0] + 9 * losses[1]) / 20).item())
 
 
 def test_no_epochs_are_no_steps(tiny_model, token_ids):
