@@ -46,6 +46,17 @@ def batch():
     return inputs, targets
 
 
+def others(batch):
+    """A batch of other ids, with targets at other places."""
+    inputs, targets = (ids.flip(0, 1) for ids in batch)
+    return (inputs + 1) % 101, targets
+
+
+def cut(batch, num_rows):
+    """A batch as a loader of smaller ones."""
+    return list(zip(*(ids.split(num_rows) for ids in batch)))
+
+
 def gradients(model, batch, calc=add_gradients, **settings):
     """All gradients of a batch, as clones."""
     model.zero_grad()
@@ -179,27 +190,53 @@ def test_frozen_parameters_are_halved_and_gradients_stay_near(model, batch):
 
 
 def test_finetune_reports_and_lowers_the_loss(model, batch):
-    loader = [(batch[0][:3], batch[1][:3]), (batch[0][3:], batch[1][3:])]
+    loader, val_loader = cut(batch, 3), [others(batch)]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     before = calc_loss_loader(loader, model, "cpu")
-    losses = finetune(model, loader, loader[:1], optimizer, "cpu", 15, eval_freq=20)
+    losses = finetune(model, loader, val_loader, optimizer, "cpu", 15, eval_freq=20)
     assert losses[2] == [20, 30]
     assert [len(part) for part in losses] == [2, 2, 2]
-    assert losses[0] == losses[1]  # as many training batches as there are others
     assert calc_loss_loader(loader, model, "cpu") < before / 2
-    assert optimizer.param_groups[0]["lr"] == learning_rate_at(29, 30, 1e-2)
 
 
-def test_finetune_takes_a_single_step(model, batch):
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    losses = finetune(model, [batch], [batch], optimizer, "cpu", 1, eval_freq=1)
-    assert losses[2] == [1]
+def test_losses_are_of_their_own_loaders(model, batch, capsys):
+    """Without learning they stay; as many training batches count as there are others.
+
+    Six steps; an evaluation on each fourth, and after the last one.
+    """
+    loader, val_loader = cut(batch, 2), cut(others(batch), 3)
+    assert (len(loader), len(val_loader)) == (3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    found = finetune(model, loader, val_loader, optimizer, "cpu", 2, eval_freq=4)
+    with torch.no_grad():
+        train_loss = calc_loss_loader(loader, model, "cpu", 2)
+        val_loss = calc_loss_loader(val_loader, model, "cpu")
+    assert train_loss != pytest.approx(val_loss, abs=1e-3)
+    assert found[0] == pytest.approx([train_loss] * 2)
+    assert found[1] == pytest.approx([val_loss] * 2)
+    assert found[2] == [4, 6]
+    shown = f"Train loss {train_loss:.3f}, Val loss {val_loss:.3f}"
+    assert capsys.readouterr().out.splitlines() == [
+        f"Step {step:4}: {shown}" for step in (4, 6)
+    ]
+
+
+@pytest.mark.parametrize("num_epochs", [1, 7])
+def test_each_step_of_finetuning_has_its_learning_rate(model, batch, num_epochs):
+    optimizer, rates = torch.optim.SGD(model.parameters(), lr=1e-2), []
+    optimizer.register_step_pre_hook(
+        lambda *_: rates.append(optimizer.param_groups[0]["lr"])
+    )
+    run = model, [batch], [others(batch)], optimizer, "cpu", num_epochs
+    assert finetune(*run, eval_freq=1)[2] == [*range(1, num_epochs + 1)]
+    expected = [learning_rate_at(step, num_epochs, 1e-2) for step in range(num_epochs)]
+    assert rates == expected
 
 
 def test_finetune_stops_at_a_loss_that_is_not_finite(model, batch):
     optimizer = torch.optim.SGD(model.parameters(), lr=1e30)
     with pytest.raises(FloatingPointError, match="training failed"):
-        finetune(model, [batch], [batch], optimizer, "cpu", 4, eval_freq=1)
+        finetune(model, [batch], [others(batch)], optimizer, "cpu", 4, eval_freq=1)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +255,7 @@ def test_finetune_by_other_ways_ends_near(batch, settings):
         torch.manual_seed(123)
         model = MODELS["Llama"]()
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-        run = (model, [batch], [batch], optimizer, "cpu", 10)
-        return finetune(*run, eval_freq=10, **settings)[1][0]
+        run = (model, [batch], [others(batch)], optimizer, "cpu", 10)
+        return finetune(*run, eval_freq=10, **settings)[0][0]
 
     assert last_loss(**settings) == pytest.approx(last_loss(), rel=0.02)

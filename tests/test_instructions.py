@@ -180,6 +180,20 @@ def test_every_entry_comes_once_an_epoch(tokenizer, entries, mask_prompt):
         assert sorted(texts) == sorted(dataset.encoded_texts)
 
 
+def test_a_loader_fills_up_with_the_token_that_it_is_told(tokenizer, entries):
+    """In the inputs behind the shorter rows, in the targets once, as each row's end."""
+    pad, dataset = 50255, InstructionDataset(entries[:40], tokenizer)
+    for inputs, targets in create_instruction_loader(dataset, 8, pad):
+        lengths = [
+            row.index(pad) if pad in row else len(row) for row in inputs.tolist()
+        ]
+        for row, wanted, length in zip(inputs.tolist(), targets.tolist(), lengths):
+            assert row[length:] == [pad] * (len(row) - length)
+            assert wanted[:length] == [*row[1:length], pad]
+            assert set(wanted[length:]) <= {-100}
+        assert min(lengths) < max(lengths) == inputs.shape[1]
+
+
 def test_the_books_chapter_7(tokenizer, entries, capsys):
     """Lists of ids without categories, chapter 5's loss and loop, all targets."""
     data = [{key: entry[key] for key in KEYS} for entry in entries[:40]]

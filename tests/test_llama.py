@@ -107,6 +107,20 @@ def reference():
     return model
 
 
+def test_smollm2s_config_is_the_published_one():
+    """As config.json of HuggingFaceTB/SmolLM2-135M-Instruct has it."""
+    assert SMOLLM2_CONFIG_135M == {
+        "vocab_size": 49_152,
+        "context_length": 8192,
+        "emb_dim": 576,
+        "n_heads": 9,
+        "n_layers": 30,
+        "hidden_dim": 1536,
+        "n_kv_groups": 3,
+        "rope_base": 100_000.0,
+    }
+
+
 def test_rms_norm_equals_torch():
     ours, theirs = RMSNorm(16), nn.RMSNorm(16, eps=1e-5)
     with torch.no_grad():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ch02.dataset import load_text
+from ch02.tokenizer import get_tokenizer
 from ch05 import pretrain as script
 from ch05.checkpoint import load_model
 from ch05.pretrain import START_CONTEXT, pretrain, train_small
@@ -30,6 +31,36 @@ def test_it_trains_draws_and_saves(tiny_config, tmp_path, capsys, one_thread):
     trained, sample = said.splitlines()[-2:]
     assert trained.startswith("trained: train loss ")
     assert sample.startswith("Every effort moves you")
+
+
+def test_it_is_the_run_of_the_book(
+    tiny_config, tmp_path, capsys, monkeypatch, one_thread
+):
+    """Seeded once, before the weights: looking at the losses first moves no draw."""
+    cfg = tiny_config | {"vocab_size": 50257, "context_length": 32}
+    loaders = create_train_val_loaders(load_text()[:6000], context_length=32)
+    settings = {"num_epochs": 2, "eval_freq": 5, "eval_iter": 2}
+    drawn = []
+    monkeypatch.setattr(script, "plot_losses", lambda *args, **_: drawn.append(args))
+    pretrain(loaders, cfg, torch.device("cpu"), tmp_path, **settings)
+    said = capsys.readouterr().out.splitlines()
+    torch.manual_seed(123)
+    model = script.GPTModel(cfg)
+    with torch.random.fork_rng():
+        before = script.evaluate_model(model, *loaders, "cpu", eval_iter=None)
+    settings |= {"start_context": START_CONTEXT, "tokenizer": get_tokenizer()}
+    parameters, adamw = model.parameters(), {"lr": 4e-4, "weight_decay": 0.1}
+    optimizer = torch.optim.AdamW(parameters, **adamw, fused=True)
+    train_losses, val_losses, tokens_seen = train_model_simple(
+        model, *loaders, optimizer, "cpu", **settings
+    )
+    after = script.evaluate_model(model, *loaders, "cpu", eval_iter=None)
+    for state, losses in (("untrained", before), ("trained", after)):
+        assert "{}: train loss {:.3f}, val loss {:.3f}".format(state, *losses) in said
+    saved, _ = load_model(tmp_path / "checkpoints" / "local.safetensors")
+    assert all(map(torch.equal, saved.parameters(), model.parameters()))
+    epochs_seen = [(1 + 5 * i) / len(loaders[0]) for i in range(len(tokens_seen))]
+    assert drawn == [(epochs_seen, tokens_seen, train_losses, val_losses)]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import ch05.long_run
 import ch05.run
 from ch05.checkpoint import load_model
 from ch05.long_run import StepBatches
-from ch05.run import create_val_loader
+from ch05.run import Rhythm, RunSettings, create_val_loader
 from ch05.run_folder import RunFolder, RunFolderError
 from ch05.training import calc_loss_batch, calc_loss_loader
 from tests.kill_run import results
@@ -84,17 +84,51 @@ def test_the_losses_are_those_of_the_steps_batches(tmp_path):
     assert entries[-1]["val_loss"] == pytest.approx(last, abs=1e-6)
 
 
-def test_only_matrices_decay():
-    model, optimizer = ch05.run.build(STEADY, "cpu", is_sharded=False)
-    decays = {
-        id(parameter): group["weight_decay"]
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
-    for parameter in model.parameters():
-        decay = STEADY.weight_decay if parameter.dim() == 2 else 0.0
-        assert decays.pop(id(parameter)) == decay
-    assert not decays
+def adamw_by_hand(settings):
+    """Parameters after a run, by the formulas of Loshchilov & Hutter 2019, algorithm 2.
+
+    Gradients are cut to max_norm; only matrices decay.
+    """
+    model, _ = ch05.run.build(settings, "cpu", is_sharded=False)
+    parameters = [*model.parameters()]
+    moments = [(torch.zeros_like(p), torch.zeros_like(p)) for p in parameters]
+    batches = StepBatches(TRAIN, settings.batch_size, settings.num_steps, settings.seed)
+    for step, batch in enumerate(batches):
+        loss = calc_loss_batch(*batch, model, "cpu")
+        gradients = torch.autograd.grad(loss, parameters)
+        length = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        lr, power = settings.learning_rate(step), step + 1
+        with torch.no_grad():
+            for p, g, (m, v) in zip(parameters, gradients, moments):
+                g = g * min(1, settings.max_norm / length)
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.95).add_(0.05 * g.square())
+                change = m / (1 - 0.9**power) / ((v / (1 - 0.95**power)).sqrt() + 1e-8)
+                decay = settings.weight_decay if p.dim() == 2 else 0.0
+                p -= lr * (change + decay * p)
+    return dict(model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"weight_decay": 3.0}, {"max_norm": 0.05, "seed": 5}], ids=str
+)
+def test_the_steps_are_those_of_adamw_by_hand(tmp_path, change):
+    settings = replace(STEADY, **change)
+    outcome(tmp_path, settings)
+    found = dict(load_model(tmp_path / "model.safetensors")[0].named_parameters())
+    expected = adamw_by_hand(settings)
+    assert found.keys() == expected.keys()
+    for name, parameter in expected.items():
+        torch.testing.assert_close(found[name], parameter, rtol=1e-3, atol=1e-5)
+
+
+def test_a_run_has_gpt3s_settings_if_nothing_else_is_said():
+    """Those of Brown et al. 2020, appendix B; and what the course chose."""
+    settings = RunSettings({}, "", num_steps=9, batch_size=1, peak_lr=1.0, min_lr=0.1)
+    assert (settings.weight_decay, settings.max_norm) == (0.1, 1.0)
+    assert (settings.warmup_share, settings.seed) == (0.1, 123)
+    assert settings.dtype == "float32"
+    assert Rhythm() == Rhythm(100, 8, 100, num_parts=1, is_sharded=False)
 
 
 def test_it_learns_its_windows_by_heart(tmp_path):

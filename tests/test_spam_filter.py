@@ -15,7 +15,8 @@ from ch04.gpt import GPTModel
 from ch05.checkpoint import sha256_file
 from ch05.pretrained import Pretrained
 from ch06 import spam_filter
-from ch06.classifier import spam_probability
+from ch06.classifier import calc_accuracy_loader, spam_probability
+from ch06.spam import SAMPLE, read_messages, split_messages
 from ch06.spam_filter import create_classifier, load_classifier, save_classifier
 from tests.conftest import TINY
 from tests.low_precision import low_precision, to_bfloat16
@@ -281,10 +282,16 @@ def test_a_filter_is_trained_and_asked(
     monkeypatch.setattr(sys, "argv", ["ch06.spam_filter", "--seed", "7"])
     spam_filter.main()
     said = capsys.readouterr().out
-    assert "404 messages from sample.tsv" in said
-    assert "test accuracy " in said and f"wrote {path}" in said
+    assert "404 messages from sample.tsv" in said and f"wrote {path}" in said
     untrained, _, _ = create_classifier(seed=7)
-    trained, _ = load_classifier(path)
+    trained, tokenizer = load_classifier(path)
+    parts = split_messages(read_messages(SAMPLE))[:3]
+    train, validation, test = (
+        calc_accuracy_loader(loader, trained.head, "cpu")
+        for loader in spam_filter.create_loaders(trained, tokenizer, parts, "cpu")
+    )
+    assert f"test accuracy {test:.1%};" in said
+    assert len({f"{share:.1%}" for share in (train, validation, test)}) == 3
     for old, new in zip(untrained.head.parameters(), trained.head.parameters()):
         assert not torch.equal(old, new)
     for old, new in zip(untrained.trunk.parameters(), trained.trunk.parameters()):
