@@ -6,20 +6,32 @@ import random
 import shutil
 import time
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from shlex import quote
 
 from filelock import FileLock, Timeout
 
-from ch02.files import Part, move_into_place, sha256_of
+from ch02.files import (
+    Part,
+    check_regular,
+    move_into_place,
+    set_aside,
+    sha256_of,
+    size_of,
+)
+from ch02.messages import printable, say
 from ch02.transfer import (
     Damaged,
     Failure,
     RangeRefused,
     Refused,
+    Slow,
     Unreachable,
     transfer,
 )
+
+ROOT = Path(__file__).resolve().parents[1]  # the repository
 
 PATIENCE = 5  # rounds over the mirrors that bring nothing new
 MOST_ROUNDS = 100  # also when each brings a little
@@ -30,46 +42,80 @@ JITTER = random.SystemRandom()  # leaves the draws that a reader seeded alone
 class FetchError(Exception):
     """A file could not be had; the message says where it was sought and what to do."""
 
+    def __init__(self, message):
+        super().__init__(printable(message))  # servers and file names speak in it
+
 
 def downloads_folder():
-    """Where fetched files lie: `downloads/` in the repository, or LLMS_DOWNLOADS."""
-    named = os.environ.get("LLMS_DOWNLOADS")
-    return Path(named) if named else Path(__file__).resolve().parents[1] / "downloads"
+    """Where fetched files lie: `downloads/` in the repository, or LLMS_DOWNLOADS.
+
+    A relative folder is one in the repository, wherever a program is started; `~` is
+    the reader's home. Raises ValueError when there is no such home.
+    """
+    named = os.environ.get("LLMS_DOWNLOADS") or "downloads"
+    try:
+        return ROOT / Path(named).expanduser()
+    except RuntimeError:
+        raise ValueError(
+            f"LLMS_DOWNLOADS is {named}, and `~` stands for no folder here: give the "
+            "whole path"
+        ) from None
 
 
 def is_offline():
     """True when LLMS_OFFLINE forbids every network call."""
-    return os.environ.get("LLMS_OFFLINE", "") not in ("", "0")
+    return says_offline(os.environ.get("LLMS_OFFLINE", ""))
+
+
+@cache
+def says_offline(value):
+    """What a value of LLMS_OFFLINE means; an odd one is told, once, and means yes."""
+    word = value.strip().lower()
+    if word in ("", "0", "false", "no", "off"):
+        return False
+    if word not in ("1", "true", "yes", "on"):
+        say(
+            f"LLMS_OFFLINE is {value!r}, which is taken for 1: no network is used. "
+            "Set it to 0, or unset it, to allow downloads."
+        )
+    return True
 
 
 def fetch(urls, path, *, sha256=None, size=None, progress=True):
     """Fetch a file from whichever of `urls` delivers it whole; return its Path.
 
-    sha256 (hexadecimal digits) and size (bytes) say what whole means. A whole file at
-    `path` is used without a network call; a damaged one is replaced. What a failure
-    leaves unfinished lies in `<name>.part`, and the next call goes on from there. Two
-    processes may ask at once. Raises FetchError, which names each URL and what happened
-    there, and nothing else.
+    urls: one, or several mirrors. sha256 (hexadecimal digits) and size (bytes) say what
+    whole means. A whole file at `path` is used without a network call; another one is
+    kept as `<name>.old` when a whole one has come. What a failure leaves unfinished
+    lies in `<name>.part`, and the next call goes on from there. Two processes may ask
+    at once. Raises FetchError, which names each URL and what happened there, and
+    nothing else.
     """
-    path = Path(path)
-    part = Part(path, sha256, size)
+    urls = [urls] if isinstance(urls, str) else [str(url) for url in urls]
+    path = Path(os.fsdecode(path))
+    part = Part(path, sha256 and sha256.lower(), size)
     try:
-        if is_whole(path, sha256, size):
+        if is_whole(path, part.sha256, size):
             return path
-        if is_offline() and not part.path.is_file():
+        if is_offline() and size_of(part.path) is None:
             raise FetchError(offline_words(urls, path, size))
+        for used in (path, part.path, part.source):
+            check_regular(used)
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            if not is_whole(path, sha256, size):  # another process was not faster
+            if not is_whole(path, part.sha256, size):  # another process was not faster
                 complete(part, urls, path, progress)
-    except OSError as error:
+    except BrokenPipeError:
+        raise  # nobody reads what is printed: no fault of the file's
+    except (OSError, ValueError, NotImplementedError) as error:
         raise FetchError(local_words(path, part, error)) from error
     return path
 
 
 def is_whole(path, sha256, size):
     """True for a file that is there and has the size and sha256 that are known."""
-    if not path.is_file() or (size is not None and path.stat().st_size != size):
+    found = size_of(path)
+    if found is None or size not in (None, found):
         return False
     return sha256 is None or sha256_of(path) == sha256
 
@@ -81,7 +127,7 @@ def locked(path):
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        print(f"Another process is fetching {path.name}; waiting for it.", flush=True)
+        say(f"Another process is fetching {path.name}; waiting for it.")
         lock.acquire()
     try:
         yield
@@ -99,6 +145,7 @@ def complete(part, urls, path, progress):
             part.discard()
         check_room(part)
         Download(urls, part, progress).run(path)
+    set_aside(path)
     move_into_place(part.path, path)
     part.source.unlink(missing_ok=True)
 
@@ -132,7 +179,8 @@ class Download:
             before, turn = self.gained, self.in_turn(idle)
             if any(self.delivers(url) for url in turn):
                 return
-            idle = 0 if self.gained > before else idle + 1
+            all_slow = all(isinstance(self.said[url], Slow) for url in turn)
+            idle = idle + 1 if all_slow or self.gained == before else 0
             if idle == PATIENCE or not self.mirrors:
                 break
             waits = [self.said[url].wait for url in turn]
@@ -205,9 +253,8 @@ def pause(seconds):
 
 def offline_words(urls, path, size):
     """Why LLMS_OFFLINE leaves us without the file, and what to do."""
-    state = "not there"
-    if path.is_file():
-        found = path.stat().st_size
+    state, found = "not there", size_of(path)
+    if found is not None:
         fault = "and not the file's" if size in (None, found) else f"not {size:,}"
         state = f"damaged ({found:,} bytes, {fault})"
     return (
@@ -236,12 +283,14 @@ def failure_words(path, part, said):
 
 def local_words(path, part, error):
     """Why this side could not keep the file, and what to do."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT):
         return (
             f"the disk is full: {part.length:,} bytes of {path.name} are safe in "
             f"{part.path}. Make room and run this again."
         )
+    reason = getattr(error, "strerror", None) or error
     return (
-        f"{path.name} cannot be kept in {path.parent}: {error.strerror or error}. Mend "
-        "that, or name another folder in LLMS_DOWNLOADS."
+        f"{path.name} cannot be kept in {path.parent}: {reason}. Mend that, or name "
+        "another folder in LLMS_DOWNLOADS."
     )

@@ -1,16 +1,62 @@
-"""Files that are whole or not there (a support module: used, not taught)."""
+"""Files: written whole or not at all, and read or refused in a sentence (support)."""
 
 import hashlib
+import json
 import os
 import re
+import stat
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
+from ch02.messages import one_line, say
+
 STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+# how texts in other encodings begin; UTF-32's mark begins with one of UTF-16
+MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+
+def check_regular(path):
+    """Raise ValueError if a folder, a pipe or a device lies where a file is expected.
+
+    Opening those could take for ever. Nothing at all may lie there.
+    """
+    try:
+        kind = KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except ValueError as error:
+        raise ValueError(f"{one_line(path)} is no file's name: {error}") from None
+    if kind:
+        raise ValueError(
+            f"{one_line(path)} is {kind}, and a file is expected there: move it away "
+            "or give another name"
+        )
+
+
+def size_of(path):
+    """The bytes of a file; None where no file is, or none that one may look at."""
+    with suppress(OSError, ValueError):
+        check_regular(path)
+        return os.stat(path).st_size
+    return None
 
 
 def sha256_of(path):
     """The sha256 of a file, as hexadecimal digits."""
+    check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -19,7 +65,79 @@ def check_sha256(path, sha256):
     """Raise ValueError unless the file has this sha256."""
     found = sha256_of(path)
     if found != sha256:
-        raise ValueError(f"{path} is damaged: its sha256 is {found}, not {sha256}")
+        raise ValueError(
+            f"{one_line(path)} is damaged: its sha256 is {found}, not {sha256}"
+        )
+
+
+def read_text(path):
+    r"""The text of a UTF-8 file, without a byte order mark; its lines end with "\n".
+
+    Raises ValueError, with the file's name and, where there is one, the line's number,
+    for what is not that.
+    """
+    path = os.fsdecode(path)
+    name = one_line(path)
+    try:
+        check_regular(path)
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
+    check_encoding(name, content)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + content.count(b"\n", 0, error.start)
+        raise ValueError(
+            f"{name}, line {line}: the byte {content[error.start]:#04x} is not UTF-8 "
+            "text; save the file as UTF-8"
+        ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_encoding(name, content):
+    """Raise ValueError for bytes that are UTF-16 or UTF-32, with a mark or without."""
+    forms = [form for mark, form in MARKS.items() if content.startswith(mark)]
+    begin = content[:1000]
+    if not forms and begin.count(0) > len(begin) // 4:
+        forms = ["UTF-16, or no"]
+    if forms:
+        raise ValueError(f"{name} is {forms[0]} text; save it as UTF-8")
+
+
+def read_json(path):
+    """What a JSON file holds, or the list of what the lines of a JSON Lines file hold.
+
+    Raises ValueError, with the file's name and the line's number, for any other file.
+    """
+    name, text = one_line(os.fsdecode(path)), read_text(path)
+    if not text.strip():
+        raise ValueError(f"{name} is empty, and JSON is expected in it")
+    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if len(lines) > 1 and is_json(lines[0][1]):
+        return [parse_json(line, name, number) for number, line in lines]
+    return parse_json(text, name)
+
+
+def is_json(text):
+    """True if a text is JSON."""
+    with suppress(ValueError):
+        parse_json(text, "")
+        return True
+    return False
+
+
+def parse_json(text, name, number=1):
+    """JSON in the file `name`, from line `number` on; ValueError says what is wrong."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = number + error.lineno - 1
+        raise ValueError(f"{name}, line {line} is not JSON: {error.msg}") from None
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply to be read") from None
+    except ValueError as error:  # a number of thousands of digits
+        raise ValueError(f"{name} cannot be read: {error}") from None
 
 
 def move_into_place(temporary, path):
@@ -28,6 +146,20 @@ def move_into_place(temporary, path):
         os.fsync(file.fileno())
     os.replace(temporary, path)
     fsync_folder(Path(path).parent)
+
+
+def set_aside(path):
+    """Rename what lies at `path` to `<name>.old` and say so; an empty file may go.
+
+    A reader may have put it there, and nothing of a reader's is deleted.
+    """
+    path = Path(path)
+    if not os.path.lexists(path) or size_of(path) == 0:
+        return
+    names = (path.with_name(f"{path.name}.old{number or ''}") for number in count())
+    old = next(name for name in names if not os.path.lexists(name))
+    os.rename(path, old)
+    say(f"{path} was not the file that is expected. It is kept as {old.name}.")
 
 
 def fsync_folder(path):
@@ -74,7 +206,7 @@ class Part:
     @property
     def length(self):
         """How many bytes are here."""
-        return self.path.stat().st_size if self.path.is_file() else 0
+        return size_of(self.path) or 0
 
     @property
     def origin(self):

@@ -38,6 +38,7 @@ class Answer:
     reset: bool = False  # cut harshly
     before: float = 0  # seconds until it answers
     stall: float = 0  # seconds of silence where it is cut
+    drip: float = 0  # seconds after each thousand bytes of its body
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -87,11 +88,13 @@ class Handler(BaseHTTPRequestHandler):
         whole = answer.sent is None
         body = body[: answer.sent]
         step = 10_000 if answer.chunked else max(1, len(body))
+        step = 1000 if answer.drip else step
         for i in range(0, len(body), step):
             piece = body[i : i + step]
             self.wfile.write(
                 b"%x\r\n%b\r\n" % (len(piece), piece) if answer.chunked else piece
             )
+            self.server.over.wait(answer.drip)
         if answer.chunked and whole:
             self.wfile.write(b"0\r\n\r\n")
         self.server.over.wait(answer.stall)

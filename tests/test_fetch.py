@@ -1,11 +1,13 @@
 """Downloads from a real server on this machine: whole, or an error that says why."""
 
+import errno
 import hashlib
 import os
 import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,12 +15,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
+from threading import Thread
 from time import monotonic, sleep
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from ch02.fetch import FetchError, downloads_folder, fetch, is_offline
+from ch02.fetch import FetchError, downloads_folder, fetch, is_offline, says_offline
 from ch02.files import Part, write_atomically
+from ch02.messages import printable
 from tests.notebooks import ROOT
 from tests.server import (
     BODY,
@@ -165,6 +171,33 @@ def test_a_damaged_file_is_replaced(server, target, content):
 def test_a_file_of_the_wrong_size_is_replaced(server, target):
     write_atomically(target, BODY[:-1])
     assert get([server.mirror()], target, size=LENGTH).read_bytes() == BODY
+
+
+def test_what_a_reader_put_there_is_kept_under_another_name(server, target, capsys):
+    for number, content in enumerate([b"a file of mine", OTHER, b"one more"]):
+        write_atomically(target, content)
+        get([server.mirror()], target)
+        old = target.with_name(f"model.bin.old{number or ''}")
+        assert target.read_bytes() == BODY and old.read_bytes() == content
+        said = (
+            f"{target} was not the file that is expected. It is kept as {old.name}.\n"
+        )
+        assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@pytest.mark.parametrize("known", ["both", "sha256", "size"])
+def test_what_a_reader_put_there_stays_where_nothing_whole_comes(
+    server, target, known, fault
+):
+    mine = b"a file of mine"
+    write_atomically(target, mine)
+    if known == "size" and fault == FAULTS["damaged"]:
+        fault = GONE  # for of the right size that file would be taken
+    refusal([server.mirror("/model.bin", fault)], target, **KNOWN[known])
+    assert (
+        target.read_bytes() == mine and not target.with_name("model.bin.old").exists()
+    )
 
 
 @pytest.mark.parametrize("offline", ["", "1"])
@@ -547,10 +580,9 @@ def test_what_just_fits_is_fetched(server, target, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's /dev/full")
-def test_a_full_disk_is_named(server, target):
-    target.parent.mkdir()
-    part = target.with_name("model.bin.part")
-    part.symlink_to("/dev/full")
+def test_a_full_disk_is_named(server, target, monkeypatch):
+    full = os.open("/dev/full", os.O_WRONLY)
+    monkeypatch.setattr(Part, "open_at", lambda *_: os.fdopen(full, "wb"))
     words = refusal([server.mirror()], target)
     assert words.startswith("the disk is full: 0 bytes of model.bin are safe in")
     assert "Make room" in words and not target.exists()
@@ -607,19 +639,65 @@ def test_a_file_in_the_folders_place_is_named(server, tmp_path, deeper):
     assert "LLMS_DOWNLOADS" in words and server.requests == []
 
 
-def test_a_folder_in_the_files_place_is_named(server, target):
-    target.mkdir(parents=True)
+def test_a_lock_that_the_system_does_not_have_is_named(server, target, monkeypatch):
+    def fail(*_, **__):
+        raise NotImplementedError("no flock here")
+
+    monkeypatch.setattr("ch02.fetch.FileLock.acquire", fail)
     words = refusal([server.mirror()], target)
-    assert f"cannot be kept in {target.parent}: Is a directory" in words
+    assert f"cannot be kept in {target.parent}: no flock here" in words
+
+
+STRANGE = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("suffix", ["", ".part", ".part.source"])
+@pytest.mark.timeout(30)  # a pipe would be waited for, and a device has no end
+def test_what_is_no_file_is_named_and_left_alone(server, target, kind, suffix):
+    target.parent.mkdir()
+    strange = target.with_name(f"model.bin{suffix}")
+    STRANGE[kind](strange)
+    words = refusal([server.mirror()], target)
+    assert f"{strange} is {kind}, and a file is expected there" in words
+    assert server.requests == [] and strange.lstat() and not strange.is_file()
+
+
+ODD_PATHS = ["a\0b", "n" * 300, "/dev/null/x", "\udc80\x1b[2J"]
+
+
+@pytest.mark.parametrize("name", ODD_PATHS)
+def test_no_name_is_more_than_a_sentence(server, tmp_path, name):
+    target = tmp_path / name
+    if name == ODD_PATHS[-1]:  # odd, and yet a name
+        assert get([server.mirror()], target).read_bytes() == BODY
+        return
+    words = refusal([server.mirror()], target)
+    assert "cannot be kept in" in words and server.requests == []
+
+
+@pytest.mark.parametrize("kind", [str, bytes, Path])
+def test_one_url_and_any_kind_of_path_will_do(server, target, kind):
+    path = os.fsencode(target) if kind is bytes else kind(target)
+    assert get(server.mirror(), path) == target
+
+
+def test_a_sha256_may_be_in_capitals(server, target):
+    assert get([server.mirror()], target, sha256=SHA256.upper()) == target
 
 
 # Several processes
 
 
-def start(urls, target):
+def start(urls, target, **options):
     """Fetch in a process of its own."""
     command = [sys.executable, "-c", FETCHING, str(target), *urls]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    options |= {"cwd": ROOT, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **options)
 
 
 def wait_until(is_so):
@@ -641,7 +719,19 @@ def test_a_killed_process_is_gone_on_from(server, target, sha256):
     assert process.returncode == -signal.SIGKILL and not target.exists()
     assert get([url], target, sha256=sha256, size=LENGTH).read_bytes() == BODY
     assert server.ranges == [None, f"bytes={came}-"]
-    assert server.requests[1][1]["If-Range"] == '"first"'
+    condition = None if sha256 else '"first"'
+    assert server.requests[1][1].get("If-Range") == condition
+
+
+def test_a_stopped_process_leaves_what_came_and_no_lock(server, target):
+    url = server.mirror("/model.bin", Answer(sent=HALF, stall=60), Answer())
+    part = target.with_name("model.bin.part")
+    with start([url], target, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: part.is_file() and part.stat().st_size == HALF)
+        process.send_signal(signal.SIGINT)
+        assert "KeyboardInterrupt" in process.communicate(timeout=20)[1]
+    assert get([url], target).read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={HALF}-"]
 
 
 def test_two_processes_at_once_take_one_body(server, target):
@@ -736,24 +826,192 @@ def test_whatever_happens_the_file_is_right_or_not_there(
     assert get([well], target, **facts or KNOWN["neither"]).read_bytes() in right
 
 
+RAW_VALUES = [
+    *["", "0", "-1", "+5", "5, 5", "5,6", "1e3", "0x10", "9" * 18, "9" * 30, "\xb2"],
+    *["bytes", "bytes -5-3/2", "bytes 0-/", "bytes */*", f"bytes {'9' * 40}-1/2"],
+    *["chunked", "gzip, chunked", "\x1b[2J", "\xff\xfe", "Fri, 99 Zzz 99999 99:99 GMT"],
+    *["/x", "http://[", "http://a:99999999/", "file:///etc/passwd", "//[", "a\tb"],
+]
+RAW_NAMES = [
+    *["Content-Length", "Content-Range", "Content-Encoding", "Content-Type"],
+    *["Location", "Transfer-Encoding", "ETag", "Retry-After", "no colon\r\n X"],
+]
+RAW_STATUSES = [
+    *["HTTP/1.1 200 OK", "HTTP/1.1 206 Part", "HTTP/1.1 302 Found", "HTTP/1.1 416 x"],
+    *["HTTP/1.1 503 \x1b[31m", "HTTP/1.0 200", "HTTP/1.1 99999 x", "HTTP/1.1 -2 x"],
+    *["HTTP/1.1 abc", "HTTP/9.9 200 OK", "ICY 200 OK", "", "\x00\xff"],
+]
+RAW_BODIES = [
+    *[SMALL, SMALL[:500], b"", b"5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello", b"zz\r\n"],
+    *[b"F" * 16 + b"\r\nx", b"5;" + b"x" * 80_000, b"0\r\n" + b"T: x\r\n" * 200],
+]
+
+
+@pytest.fixture(scope="module")
+def raw_server():
+    """A server whose answers are the bytes that it is given: (its URL, those bytes)."""
+    replies = [b""]
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with suppress(OSError):  # the listener is shut at the end
+            while True:
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    connection.recv(10_000)
+                    connection.sendall(replies[0])
+                    connection.shutdown(socket.SHUT_WR)
+
+    thread = Thread(target=serve)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}/m", replies
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    thread.join()
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    status=st.one_of(st.just(RAW_STATUSES[0]), st.sampled_from(RAW_STATUSES)),
+    headers=st.lists(
+        st.tuples(st.sampled_from(RAW_NAMES), st.sampled_from(RAW_VALUES)), max_size=3
+    ),
+    body=st.sampled_from(RAW_BODIES),
+    known=st.sampled_from(["both", "sha256", "size", "neither"]),
+    begun=st.booleans(),
+)
+def test_whatever_bytes_a_server_sends_it_is_the_file_or_a_fetch_error(
+    raw_server, monkeypatch, tmp_path, status, headers, body, known, begun
+):
+    url, replies = raw_server
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("LLMS_OFFLINE", raising=False)
+    monkeypatch.setattr("ch02.fetch.MOST_ROUNDS", 2)
+    monkeypatch.setattr("ch02.transfer.TIMEOUTS", (0.3, 0.3))
+    lines = [status, *(f"{name}: {value}" for name, value in headers)]
+    replies[0] = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+    facts = {"sha256": hashlib.sha256(SMALL).hexdigest(), "size": len(SMALL)}
+    facts = {name: facts[name] for name, fact in KNOWN[known].items() if fact}
+    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
+        target = Path(folder) / "m"
+        if begun:
+            with Part(target, None, None).open_at(0, url, '"tag"') as file:
+                file.write(SMALL[:1000])
+        try:
+            found = get([url], target, **facts or KNOWN["neither"]).read_bytes()
+            assert "sha256" not in facts or found == SMALL
+        except FetchError as error:
+            assert str(error) == printable(error) and url in str(error)
+
+
+@pytest.mark.parametrize("known", ["both", "sha256"])
+def test_a_line_that_breaks_finishes_whatever_the_etags(server, target, known):
+    """As with mirrors behind one address, of which each has an ETag of its own."""
+    draw = Random(123)
+    answers = [
+        Answer(
+            sent=draw.randrange(LENGTH // 4),
+            etag=f'"{i}"',
+            ranges=draw.random() < 0.7,
+            if_range=draw.random() < 0.5,
+        )
+        for i in range(60)
+    ]
+    url = server.mirror("/model.bin", *answers)
+    assert get([url], target, **KNOWN[known]).read_bytes() == BODY
+    starts = [int(asked[6:-1]) for asked in server.ranges[1:]]
+    assert starts == sorted(starts)  # no byte was given up
+
+
+def test_a_file_that_changed_on_the_way_is_fetched_once_more(server, target):
+    old = Answer(body=OTHER, sent=HALF)
+    url = server.mirror("/model.bin", old, Answer(etag='"second"'))
+    assert get([url], target).read_bytes() == BODY
+    assert server.ranges == [None, f"bytes={HALF}-", None]
+
+
+def test_the_next_mirror_is_asked_when_one_is_slow(server, target, monkeypatch):
+    monkeypatch.setattr("ch02.transfer.WINDOW", 0.2)
+    urls = [server.mirror("/1", drip=0.02), server.mirror("/2")]
+    assert get(urls, target).read_bytes() == BODY
+    assert server.paths == ["/1", "/2"] and server.ranges[1]
+
+
+def test_patience_ends_with_a_server_that_stays_slow(server, target, monkeypatch):
+    monkeypatch.setattr("ch02.transfer.WINDOW", 0.05)
+    words = refusal([server.mirror(drip=0.02)], target)
+    assert len(server.requests) == 5 and "too slow: " in words
+    assert f"bytes are safe in {target}.part" in words
+
+
+def test_nobody_reading_what_is_printed_is_no_fault_of_the_file(
+    server, target, monkeypatch
+):
+    def nobody_reads(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("ch02.transfer.tqdm.update", nobody_reads)
+    with pytest.raises(BrokenPipeError):
+        get([server.mirror()], target)
+
+
 # Settings
+
+OFFLINE = {
+    False: [None, "", " ", "0", "false", "False", "no", "NO", "off", " 0 "],
+    True: ["1", "true", "TRUE", "yes", "on", " 1 "],
+}
 
 
 @pytest.mark.parametrize(
-    ("value", "offline"), [(None, False), ("", False), ("0", False), ("1", True)]
+    ("offline", "value"), [(key, value) for key in OFFLINE for value in OFFLINE[key]]
 )
 def test_llms_offline_says_whether_the_network_is_forbidden(
-    monkeypatch, value, offline
+    monkeypatch, capsys, value, offline
 ):
     monkeypatch.delenv("LLMS_OFFLINE", raising=False)
     if value is not None:
         monkeypatch.setenv("LLMS_OFFLINE", value)
-    assert is_offline() == offline
+    assert is_offline() == offline and capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize(
-    ("value", "folder"), [("", ROOT / "downloads"), ("/srv/data", Path("/srv/data"))]
-)
-def test_llms_downloads_names_the_folder(monkeypatch, value, folder):
+@pytest.mark.parametrize("value", ["ja", "2", "-", "\x1b[2J", "falsch"])
+def test_an_odd_llms_offline_means_yes_and_is_said_once(monkeypatch, capsys, value):
+    monkeypatch.setenv("LLMS_OFFLINE", value)
+    says_offline.cache_clear()
+    assert is_offline() and is_offline()
+    said = capsys.readouterr().out
+    assert said == printable(said) and said.count("LLMS_OFFLINE is ") == 1
+    assert "Set it to 0, or unset it" in said
+
+
+FOLDERS = {
+    "": ROOT / "downloads",
+    "/srv/data": Path("/srv/data"),
+    "data": ROOT / "data",
+    "../data": ROOT / ".." / "data",
+    "~": Path("/home/me"),
+    "~/data": Path("/home/me/data"),
+}
+
+
+@pytest.mark.parametrize(("value", "folder"), FOLDERS.items())
+def test_llms_downloads_names_the_same_folder_from_everywhere(
+    monkeypatch, tmp_path, value, folder
+):
+    monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("LLMS_DOWNLOADS", value)
     assert downloads_folder() == folder
+    monkeypatch.chdir(tmp_path)
+    assert downloads_folder() == folder
+
+
+def test_a_home_that_is_not_there_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("LLMS_DOWNLOADS", "~no-such-user/data")
+    with pytest.raises(ValueError, match="LLMS_DOWNLOADS is ~no-such-user/data, and"):
+        downloads_folder()

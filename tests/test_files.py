@@ -1,12 +1,26 @@
-"""Files appear whole or not at all, and a damaged one is named."""
+"""Files appear whole or not at all, and what a reader brings is read or named."""
 
 import hashlib
+import json
 import os
 import re
+import socket
 
 import pytest
 
-from ch02.files import Part, check_sha256, move_into_place, replacing, write_atomically
+from ch02.files import (
+    Part,
+    check_regular,
+    check_sha256,
+    move_into_place,
+    read_json,
+    read_text,
+    replacing,
+    set_aside,
+    sha256_of,
+    size_of,
+    write_atomically,
+)
 
 URL = "https://mirror/model.bin"
 
@@ -97,3 +111,169 @@ NOTES = ["", "\n", URL, f"{URL}\n", f'{URL}\nW/"weak"\n', f'{URL}\n"cut', "\xff\
 def test_a_note_that_tells_no_strong_etag(part, note):
     part.source.write_bytes(note.encode("latin-1"))
     assert part.origin[1] == ""
+
+
+# What a reader brings
+
+
+def listen(path):
+    """A socket with a name, as programs have them to be talked to."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path.name)  # a short name: long ones are refused
+
+
+STRANGE = {
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a socket": listen,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.mark.timeout(30)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_file_is_named_and_never_opened(tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "strange"
+    STRANGE[kind](path)
+    assert size_of(path) is None
+    reason = f"{re.escape(str(path))} is {kind}, and a file is expected there"
+    for use in (check_regular, sha256_of, read_text, read_json):
+        with pytest.raises(ValueError, match=reason):
+            use(path)
+
+
+@pytest.mark.parametrize("name", ["missing", "missing/deeper", "n" * 300, "a\0b"])
+def test_what_is_not_there_has_no_size_and_is_named(tmp_path, name):
+    assert size_of(tmp_path / name) is None
+    for use in (read_text, read_json):
+        with pytest.raises(ValueError, match="cannot be read|is no file's name"):
+            use(tmp_path / name)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs Linux")
+def test_a_file_that_may_not_be_read_is_named():
+    with pytest.raises(ValueError, match="/proc/self/mem cannot be read: Input/output"):
+        read_text("/proc/self/mem")
+
+
+TEXTS = {
+    b"tide\n": "tide\n",
+    "naïve\r\ntide\r\n".encode(): "naïve\ntide\n",
+    b"old\rMac\r": "old\nMac\n",
+    "\ufeff日本".encode(): "日本",
+    "\ufeff\r\n".encode(): "\n",
+    b"": "",
+    "one\0zero and a\x1c\u2028\x85 few".encode(): "one\0zero and a\x1c\u2028\x85 few",
+}
+
+
+@pytest.mark.parametrize("kind", [str, os.fsencode, lambda path: path])
+@pytest.mark.parametrize(("content", "text"), TEXTS.items())
+def test_a_text_is_read_whatever_its_mark_and_line_ends(tmp_path, kind, content, text):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    assert read_text(kind(path)) == text
+
+
+UTF_16, ADVICE = "UTF-16, or no text", "is not UTF-8 text; save the file as UTF-8"
+NO_TEXTS = {
+    "tide".encode("utf-16"): " is UTF-16 text; save it as UTF-8",
+    "\ufefftide".encode("utf-16-be"): " is UTF-16 text; save it as UTF-8",
+    "tide".encode("utf-32"): " is UTF-32 text; save it as UTF-8",
+    "tide".encode("utf-16-le"): f" is {UTF_16}; save it as UTF-8",
+    "tide".encode("utf-16-be"): f" is {UTF_16}; save it as UTF-8",
+    bytes(100): f" is {UTF_16}; save it as UTF-8",
+    b"na\xefve": f", line 1: the byte 0xef {ADVICE}",
+    b"a\r\nb\nc\xe9": f", line 3: the byte 0xe9 {ADVICE}",
+    b"a\n\xe6\x97": f", line 2: the byte 0xe6 {ADVICE}",
+    b"\xed\xa0\x80": f", line 1: the byte 0xed {ADVICE}",
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), NO_TEXTS.items())
+def test_what_is_no_text_is_named_with_its_line(tmp_path, content, reason):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content)
+    for use in (read_text, read_json):
+        with pytest.raises(ValueError) as caught:
+            use(path)
+        assert str(caught.value) == f"{path}{reason}"
+
+
+ENTRIES = [{"a": "naïve\u2028"}, {"b": [1, 2]}]
+LINES = [json.dumps(entry, ensure_ascii=False) for entry in ENTRIES]
+JSONS = {
+    "a list": (json.dumps(ENTRIES), ENTRIES),
+    "with indents": (json.dumps(ENTRIES, indent=2), ENTRIES),
+    "after a mark": ("\ufeff" + json.dumps(ENTRIES), ENTRIES),
+    "with Windows' line ends": (json.dumps(ENTRIES, indent=1), ENTRIES),
+    "lines": ("\n".join(LINES), ENTRIES),
+    "lines with an end": ("\n".join(LINES) + "\n", ENTRIES),
+    "lines with gaps": ("\n\n" + "\n \n".join(LINES) + "\n\n", ENTRIES),
+    "lines after a mark": ("\ufeff" + "\r\n".join(LINES), ENTRIES),
+    "lines of numbers": ("1\n2", [1, 2]),
+    "one line": (LINES[0], ENTRIES[0]),
+}
+
+
+@pytest.mark.parametrize("case", JSONS.values(), ids=JSONS)
+def test_json_and_json_lines_are_read(tmp_path, case):
+    text, content = case
+    path = tmp_path / "data.json"
+    path.write_bytes(text.encode())
+    assert read_json(str(path)) == content
+
+
+NO_JSONS = {
+    "": " is empty, and JSON is expected in it",
+    " \r\n\t": " is empty, and JSON is expected in it",
+    "{": ", line 1 is not JSON: Expecting property name enclosed in double quotes",
+    "[1,\n2,\n3,\n]": ", line 4 is not JSON: Expecting value",
+    '{"a": 1}\n\n{"b": 2\n': ", line 3 is not JSON: Expecting ',' delimiter",
+    '{"a": 1}\nb': ", line 2 is not JSON: Expecting value",
+    "a,b\n1,2": ", line 1 is not JSON: Expecting value",
+    "[" * 100_000: " is nested too deeply to be read",
+    '{"a":' * 100_000: " is nested too deeply to be read",
+    "1\n" + "[" * 100_000: " is nested too deeply to be read",
+    "9" * 10_000: " cannot be read: Exceeds the limit",
+    '"\ud83d': ", line 1 is not JSON: Unterminated string",
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), NO_JSONS.items(), ids=range(len(NO_JSONS)))
+def test_what_is_no_json_is_one_sentence_with_file_and_line(tmp_path, text, reason):
+    path = tmp_path / "data.json"
+    path.write_bytes(text.encode("utf-8", "replace"))
+    with pytest.raises(ValueError, match=re.escape(f"data.json{reason}")) as caught:
+        read_json(path)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_what_is_set_aside_keeps_its_bytes_and_takes_no_other_files_name(
+    tmp_path, capsys
+):
+    for number in range(3):
+        path = tmp_path / "mine"
+        path.write_text(str(number))
+        set_aside(path)
+        assert not path.exists()
+        old = tmp_path / f"mine.old{number or ''}"
+        assert f"It is kept as {old.name}." in capsys.readouterr().out
+    assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["0", "1", "2"]
+
+
+def test_a_link_that_leads_nowhere_and_a_folder_are_set_aside_too(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "folder" / "deeper").mkdir(parents=True)
+    for name in ("link", "folder"):
+        set_aside(tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"link.old", "folder.old"}
+
+
+def test_nothing_and_an_empty_file_are_not_worth_keeping(tmp_path, capsys):
+    set_aside(tmp_path / "missing")
+    (tmp_path / "empty").touch()
+    set_aside(tmp_path / "empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert capsys.readouterr().out == ""

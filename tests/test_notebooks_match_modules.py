@@ -21,6 +21,7 @@ from tests.notebooks import (
 SUPPORT = {
     "fetch.py",
     "files.py",
+    "messages.py",
     "transfer.py",
     "pretrained.py",
     "device.py",

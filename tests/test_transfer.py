@@ -4,27 +4,41 @@ import errno
 import gzip
 import re
 import socket
+from contextlib import suppress
 from email.utils import formatdate
-from threading import Thread
+from threading import Event, Thread
 from time import time
 
 import pytest
 
 from ch02 import transfer as module
 from ch02.files import Part
+from ch02.messages import printable
 from ch02.transfer import (
     Damaged,
     Failure,
     RangeRefused,
     Refused,
+    Slow,
     Unreachable,
     transfer,
 )
-from tests.server import BODY, HALF, KNOWN, OTHER, PAGE, SHA256, closed_url, serving
+from tests.server import (
+    BODY,
+    HALF,
+    KNOWN,
+    OTHER,
+    PAGE,
+    SHA256,
+    Answer,
+    closed_url,
+    serving,
+)
 
 LENGTH = len(BODY)
 ETAG = '"first"'
 WEAK = 'W/"first"'
+UNTOLD = {"Content-Length": None}
 
 
 @pytest.fixture
@@ -51,6 +65,40 @@ def begun(tmp_path):
 def impatient(monkeypatch):
     """Give up on silence soon."""
     monkeypatch.setattr(module, "TIMEOUTS", (0.3, 0.3))
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Give up soon on what comes slowly."""
+    for name in ("WINDOW", "ANSWER_WITHIN"):
+        monkeypatch.setattr(module, name, 0.3)
+
+
+@pytest.fixture
+def dripping(listener, hasty):
+    """Have one call answered by some bytes at once and others one by one."""
+    over = Event()
+
+    def answer(first, rest):
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.recv(10_000)
+            connection.sendall(first)
+            for i in range(len(rest)):
+                connection.sendall(rest[i : i + 1])
+                if over.wait(0.01):
+                    return
+
+    threads = []
+
+    def start(*pieces):
+        threads.append(Thread(target=answer, args=pieces))
+        threads[0].start()
+        return url_of(listener)
+
+    yield start
+    over.set()
+    threads[0].join()
 
 
 @pytest.fixture
@@ -91,7 +139,7 @@ def test_a_file_is_asked_for_plainly_and_saved(server, begun, known, chunked):
 
 RESUMABLE = {  # (same URL, its ETag then, sha256) -> Range is sent, If-Range is sent
     "same": (True, ETAG, None, True, True),
-    "same, known": (True, ETAG, SHA256, True, True),
+    "same, known": (True, ETAG, SHA256, True, False),
     "same, weak": (True, WEAK, None, False, False),
     "same, weak, known": (True, WEAK, SHA256, True, False),
     "same, none": (True, "", None, False, False),
@@ -115,25 +163,54 @@ def test_it_goes_on_only_where_the_bytes_will_fit(server, begun, case):
 
 
 def test_a_new_start_has_its_own_source(server, begun):
-    url = server.mirror(sent=1, etag='"new"')
+    url = server.mirror(sent=600, etag='"new"')
     part = begun("http://elsewhere/", sha256=None)
     failure(Failure, url, part)
-    assert content(part) == BODY[:1] and part.origin == (url, '"new"')
+    assert content(part) == BODY[:600] and part.origin == (url, '"new"')
 
 
 def test_a_changed_etag_means_the_new_file_from_its_start(server, begun):
     url = server.mirror(etag='"second"')
-    part = begun(url, content=OTHER[:HALF])
+    part = begun(url, content=OTHER[:HALF], sha256=None)
     transfer(url, part, progress=False)
     assert content(part) == BODY and part.origin == (url, '"second"')
     assert server.requests[0][1]["If-Range"] == ETAG
 
 
-def test_a_server_without_ranges_sends_all(server, begun):
-    url = server.mirror(ranges=False)
-    part = begun(url, content=OTHER[:HALF])
+@pytest.mark.parametrize("if_range", [True, False])
+@pytest.mark.parametrize("etag", ['"second"', WEAK, None])
+def test_where_the_sha256_is_known_another_etag_costs_no_byte(
+    server, begun, etag, if_range
+):
+    url = server.mirror(etag=etag, if_range=if_range)
+    part = begun(url)
     transfer(url, part, progress=False)
-    assert content(part) == BODY
+    assert server.ranges == [f"bytes={HALF}-"] and content(part) == BODY
+
+
+@pytest.mark.parametrize("known", [SHA256, None])
+def test_a_server_without_ranges_sends_all(server, begun, known):
+    url = server.mirror(ranges=False)
+    part = begun(url, content=OTHER[:HALF], sha256=known)
+    transfer(url, part, progress=False)
+    # what is here already is kept where the sha256 tells in the end if it was right
+    assert content(part) == (OTHER if known else BODY)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize("sent", [0, 700, HALF - 1, HALF + 900])
+def test_bytes_that_come_again_cost_none_that_are_here(server, begun, sent, chunked):
+    url = server.mirror(ranges=False, sent=sent, chunked=chunked)
+    part = begun(url)
+    failure(Failure, url, part)
+    assert content(part) == BODY[: max(HALF, sent)]
+
+
+def test_a_shorter_file_than_what_is_here_is_not_the_file(server, begun):
+    url = server.mirror(ranges=False, body=BODY[: HALF - 1])
+    part = begun(url, size=None)
+    assert f"{HALF:,} are here" in failure(RangeRefused, url, part)
+    assert content(part) == BODY[:HALF]
 
 
 LIES = {
@@ -401,9 +478,149 @@ def test_redirects_in_a_circle_are_refused(server, begun):
     assert failure(Refused, url, begun()) == "it redirects without end"
 
 
-@pytest.mark.parametrize("url", ["model.bin", "gopher://a/b", "http://", "http://[/"])
+NO_URLS = [
+    *["model.bin", "gopher://a/b", "file:///etc/passwd", "//[/", "http://"],
+    *["http://[/", "http://a:99999999/", "http://\x00/", "http://%00/"],
+    *["http://ü\udc80/", f"http://{'a' * 64}.invalid/"],
+]
+
+
+@pytest.mark.parametrize("url", ["", *NO_URLS])
 def test_what_is_no_url_is_refused(begun, url):
-    assert "nothing that can be asked for" in failure(Refused, url, begun())
+    assert "makes no sense" in failure(Refused, url, begun())
+
+
+@pytest.mark.parametrize("url", NO_URLS)
+def test_a_redirect_to_what_is_no_url_is_refused(server, begun, url):
+    place = url.encode("utf-8", "surrogateescape").decode("latin-1")
+    moved = server.mirror("/moved", status=302, headers={"Location": place})
+    server.mirror("/model.bin", status=404)
+    failure(Refused, moved, begun())
+
+
+# Slow and hostile servers
+
+
+def test_bytes_that_come_too_slowly_are_not_waited_for(server, begun, hasty):
+    part = begun(content=b"")
+    words = failure(Slow, server.mirror(drip=0.02), part)
+    came = part.length
+    assert 1000 <= came < LENGTH and content(part) == BODY[:came]
+    assert (
+        words == f"too slow: {came:,} bytes in 0.3 s, after {came:,} of 204,814 bytes"
+    )
+
+
+@pytest.mark.parametrize("how", [{"chunked": True}, {"headers": UNTOLD}])
+def test_slow_bytes_of_unknown_length_are_not_taken_for_all(server, begun, hasty, how):
+    part = begun(content=b"", size=None)
+    failure(Slow, server.mirror(drip=0.02, **how), part)
+    assert part.length < LENGTH
+
+
+def test_bytes_that_come_fast_enough_may_take_long(server, begun, hasty, monkeypatch):
+    monkeypatch.setattr(module, "FEWEST", 1000)
+    part = begun(content=b"")
+    transfer(server.mirror(drip=0.002), part, progress=False)
+    assert content(part) == BODY
+
+
+DRIPS = {  # what comes at once, and what then comes byte by byte
+    "status": (b"HTTP/1.1 ", b"200 " + b"x" * 10_000),
+    "header": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Long: ", b"x" * 10_000),
+    "one more": (b"HTTP/1.1 100 Continue\r\n", b"X: y\r\n\r\nHTTP/1.1 100\r\n" * 99),
+    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: ", b"/" * 10_000),
+}
+
+
+@pytest.mark.parametrize("first, rest", DRIPS.values(), ids=DRIPS)
+def test_an_answer_that_drips_is_not_waited_for(server, begun, dripping, first, rest):
+    words = failure(Slow, dripping(first, rest), begun())
+    assert words == "no answer came within 0.3 s"
+
+
+BODY_DRIPS = {
+    "body": (b"Content-Length: 9999\r\n\r\n", b"x" * 9999),
+    "size of a chunk": (b"Transfer-Encoding: chunked\r\n\r\n5;", b"x" * 9999),
+    "trailer": (b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X: y\r\n" * 9999),
+}
+
+
+@pytest.mark.parametrize("first, rest", BODY_DRIPS.values(), ids=BODY_DRIPS)
+def test_a_body_that_drips_is_not_waited_for(server, begun, dripping, first, rest):
+    url = dripping(b"HTTP/1.1 200 OK\r\n" + first, rest)
+    assert "too slow" in failure(Slow, url, begun(content=b"", size=None))
+
+
+def test_the_body_of_a_redirect_is_not_read(server, begun):
+    endless = {"body": BODY * 20, "chunked": True, "stall": 60}
+    url = server.mirror("/there", status=302, headers={"Location": "/here"}, **endless)
+    server.mirror("/here")
+    part = begun()
+    transfer(url, part, progress=False)
+    assert content(part) == BODY
+
+
+@pytest.mark.parametrize("how", [{"chunked": True}, {"headers": UNTOLD}, {}])
+@pytest.mark.parametrize("sha256", [SHA256, None])
+def test_a_file_whose_size_nobody_tells_has_an_end(
+    server, begun, monkeypatch, how, sha256
+):
+    monkeypatch.setattr(module, "MOST_UNTOLD", HALF)
+    part = begun(content=b"", size=None, sha256=sha256)
+    with pytest.raises((Refused, Damaged)):
+        transfer(server.mirror(**how), part, progress=False)
+    assert part.length <= HALF
+
+
+@pytest.mark.parametrize("length", ["9" * 18, str(2**30 + 1)])
+@pytest.mark.parametrize("begin", [b"", BODY[:HALF]])
+def test_an_absurd_announced_size_is_refused(server, begun, length, begin):
+    told = {"Content-Length": length}
+    if begin:
+        told["Content-Range"] = f"bytes {HALF}-{int(length) - 1}/{length}"
+    part = begun(content=begin, size=None)
+    words = failure(Refused, server.mirror(headers=told), part)
+    assert f"it announces {int(length):,} bytes" in words
+
+
+ESCAPES = "\x1b[2J\x9b31m\x07\x08"
+
+
+def test_escape_sequences_of_a_server_stay_out_of_the_words(server, begun):
+    odd = {"Content-Encoding": ESCAPES}
+    words = failure(Refused, server.mirror(headers=odd), begun())
+    assert words == printable(words) and r"\x1b[2J\x9b31m\x07\x08" in words
+
+
+def test_long_words_of_a_server_are_cut(server, begun):
+    odd = {"Content-Encoding": "x" * 60_000}
+    assert len(failure(Refused, server.mirror(headers=odd), begun())) < 500
+
+
+@pytest.fixture
+def proxied(server, monkeypatch):
+    """A URL that is asked for through the server, which acts as a proxy and refuses."""
+    name = f"127.0.0.1:{server.server_port}"
+    monkeypatch.delenv("NO_PROXY")
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", f"http://me:secret@{name}")
+    monkeypatch.setattr(server, "answer_to", lambda request: Answer(status=403))
+    return name
+
+
+@pytest.mark.parametrize("host", ["localhost:11434", "127.0.0.1:9", "example.org"])
+def test_a_proxy_that_refuses_is_named(begun, proxied, host):
+    words = failure(Refused, f"http://{host}/model.bin", begun())
+    assert f"403 Forbidden; asked through the proxy {proxied}" in words
+    is_local = host != "example.org"
+    assert ("(NO_PROXY=" in words) == is_local and "secret" not in words
+
+
+def test_a_proxy_that_makes_no_sense_is_named(begun, proxied, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://[")
+    words = failure(Refused, "https://example.org/model.bin", begun())
+    assert "through the proxy http://[" in words
 
 
 def test_a_closed_port_is_unreachable(server, begun):
