@@ -10,10 +10,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ch02.fetch import downloads_folder, fetch
+from ch02.files import read_text, size_of
+from ch02.messages import one_line
 from ch02.tokenizer import get_tokenizer
 
 STORY = Path(__file__).with_name("the-tide-table.txt")
 VERDICT_SHA256 = "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"
+VERDICT_SIZE = 20_479  # bytes
 VERDICT_URLS = [
     "https://raw.githubusercontent.com/rasbt/LLMs-from-scratch/main/ch02/01_main-chapter-code/the-verdict.txt",
     "https://cdn.jsdelivr.net/gh/rasbt/LLMs-from-scratch@main/ch02/01_main-chapter-code/the-verdict.txt",
@@ -30,15 +33,13 @@ def load_text(source="the-tide-table"):
         source = STORY
     if source == "the-verdict":
         target = downloads_folder() / "the-verdict.txt"
-        source = fetch(VERDICT_URLS, target, sha256=VERDICT_SHA256)
-    if not Path(source).is_file():
-        raise ValueError(f"{source} is neither a file nor a text of this course")
-    try:
-        text = Path(source).read_text(encoding="utf-8-sig")  # without Windows' mark
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{source} is not UTF-8 text; save it as UTF-8") from error
+        source = fetch(VERDICT_URLS, target, sha256=VERDICT_SHA256, size=VERDICT_SIZE)
+    name = one_line(source)
+    if size_of(source) is None:
+        raise ValueError(f"{name} is neither a file nor a text of this course")
+    text = read_text(source)
     if not text.strip():
-        raise ValueError(f"{source} is empty")
+        raise ValueError(f"{name} is empty")
     return text
 
 

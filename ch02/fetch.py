@@ -5,6 +5,8 @@ import os
 import random
 import shutil
 import time
+import zipfile
+import zlib
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,9 @@ from filelock import FileLock, Timeout
 from ch02.files import (
     Part,
     check_regular,
+    check_sha256,
     move_into_place,
+    replacing,
     set_aside,
     sha256_of,
     size_of,
@@ -36,6 +40,15 @@ ROOT = Path(__file__).resolve().parents[1]  # the repository
 PATIENCE = 5  # rounds over the mirrors that bring nothing new
 MOST_ROUNDS = 100  # also when each brings a little
 MUCH = 2**20  # bytes, for which a mirror is asked again at once
+# what zipfile raises for a file that is damaged or no zip
+BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+)
 JITTER = random.SystemRandom()  # leaves the draws that a reader seeded alone
 
 
@@ -117,6 +130,8 @@ def is_whole(path, sha256, size):
     found = size_of(path)
     if found is None or size not in (None, found):
         return False
+    if found == 0 and size is None and sha256 is None:
+        return False  # nobody would publish that
     return sha256 is None or sha256_of(path) == sha256
 
 
@@ -244,6 +259,31 @@ class Download:
             new = max(0, self.part.length - self.reached)
             self.gained += new
             self.reached += new
+
+
+def unzip_member(archive, member, path, *, sha256, size):
+    """Write one member of a zip file to `path`, if it has the known size and sha256.
+
+    Another file that lies there is kept as `<name>.old`. Raises FetchError.
+    """
+    try:
+        check_regular(archive)
+        with zipfile.ZipFile(archive) as zipped, replacing(path) as temporary:
+            found = zipped.getinfo(member).file_size
+            if found != size:
+                raise ValueError(f"it holds {found:,} bytes, not {size:,}")
+            with zipped.open(member) as source, open(temporary, "wb") as target:
+                shutil.copyfileobj(source, target)
+            check_sha256(temporary, sha256)
+            set_aside(path)
+    except OSError as error:
+        raise FetchError(f"{archive} cannot be unpacked to {path}: {error}") from None
+    except BAD_ZIP as error:
+        reason = str(error) or "it ends too early"
+        raise FetchError(
+            f"{archive} is not the file that is known: {reason}. Move it away, and try "
+            "again"
+        ) from None
 
 
 def pause(seconds):

@@ -61,12 +61,20 @@ def sha256_of(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_sha256(path, sha256):
-    """Raise ValueError unless the file has this sha256."""
-    found = sha256_of(path)
-    if found != sha256:
+def check_sha256(path, sha256, size=None):
+    """Raise ValueError unless the file has this sha256, and this size if it is given.
+
+    A file of another size is not read.
+    """
+    fault = ""
+    if size is not None and size_of(path) not in (None, size):
+        fault = f"it has {size_of(path):,} bytes, not {size:,}"
+    elif (found := sha256_of(path)) != sha256:
+        fault = f"its sha256 is {found}, not {sha256}"
+    if fault:
         raise ValueError(
-            f"{one_line(path)} is damaged: its sha256 is {found}, not {sha256}"
+            f"{one_line(path)} is damaged: {fault}. Put the right file there, or move "
+            "this one away"
         )
 
 

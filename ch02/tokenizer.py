@@ -8,6 +8,7 @@ import tiktoken
 from ch02.bpe import SPLIT_PATTERN, merge_bytes, split_special, train_vocab
 from ch02.vocabulary import (
     end_of_text_id,
+    for_tiktoken,
     gpt2_files,
     pair_surrogates,
     read_openai_vocab,
@@ -125,7 +126,7 @@ def get_tokenizer(name="gpt2"):
     vocab, special_tokens = read_openai_vocab(*gpt2_files())
     return tiktoken.Encoding(
         name,
-        pat_str=SPLIT_PATTERN.pattern,
+        pat_str=for_tiktoken(SPLIT_PATTERN.pattern),
         mergeable_ranks=vocab,
         special_tokens=special_tokens,
     )

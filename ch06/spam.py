@@ -4,7 +4,6 @@ Tables of messages have the columns Label ("ham" or "spam", later 0 or 1) and Te
 """
 
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,15 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import StratifiedGroupKFold
 from torch.utils.data import Dataset
 
-from ch02.fetch import FetchError, downloads_folder, fetch
-from ch02.files import check_sha256, replacing
+from ch02.fetch import FetchError, downloads_folder, fetch, unzip_member
+from ch02.files import check_sha256
 
 URLS = (
     "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
     "https://f001.backblazeb2.com/file/LLMs-from-scratch/sms%2Bspam%2Bcollection.zip",
 )
 ZIP_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
+ZIP_SIZE = 203_415  # bytes
 MEMBER = "SMSSpamCollection"  # the one file of the zip that is wanted
 MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 MEMBER_SIZE = 477_907  # bytes
@@ -38,14 +38,12 @@ def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
     is there and whole stays. Raises FetchError, or ValueError for another collection.
     """
     if Path(data_file_path).exists():
-        check_sha256(data_file_path, MEMBER_SHA256)
+        check_sha256(data_file_path, MEMBER_SHA256, MEMBER_SIZE)
         return
-    fetch([url] if isinstance(url, str) else url, zip_path, sha256=ZIP_SHA256)
+    fetch(url, zip_path, sha256=ZIP_SHA256, size=ZIP_SIZE)
     Path(extracted_path).mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(zip_path) as archive, replacing(data_file_path) as temporary:
-        with archive.open(MEMBER) as member:
-            temporary.write_bytes(member.read(MEMBER_SIZE + 1))  # never more than that
-        check_sha256(temporary, MEMBER_SHA256)
+    known = {"sha256": MEMBER_SHA256, "size": MEMBER_SIZE}
+    unzip_member(zip_path, MEMBER, data_file_path, **known)
 
 
 def read_messages(path):
@@ -75,6 +73,8 @@ def load_messages():
     """
     folder = downloads_folder()
     path = folder / MEMBER
+    if path.is_dir():  # unzipped by hand into a folder of its own
+        path /= MEMBER
     try:
         download_and_unzip_spam_data(URLS, folder / "sms_spam.zip", folder, path)
     except FetchError:

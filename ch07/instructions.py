@@ -4,7 +4,6 @@ An entry is a dict of texts: instruction, input (may be empty), output. Shapes: 
 batch; inputs and targets are token ids, (b, num_tokens), padded on the right.
 """
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ch02.fetch import fetch
+from ch02.files import read_json, size_of
 from ch06.batches import LengthBuckets
 from ch06.spam import group_split, near_duplicate_groups
 
@@ -24,12 +24,13 @@ RESPONSE = "\n\n### Response:\n"  # stands between the instruction and its answe
 def download_and_load_file(file_path, url=None):
     """The entries of a JSON file; it is fetched from url first if it is not there.
 
-    Raises ValueError naming the first entry that lacks a key, or whose instruction or
-    output is empty; FetchError if the file cannot be had.
+    A file with an entry on each line (JSON Lines) will do too. Raises ValueError naming
+    the first entry that lacks a key, or whose instruction or output is empty;
+    FetchError if the file cannot be had.
     """
-    if url and not Path(file_path).exists():
-        fetch([url], file_path)
-    data = json.loads(Path(file_path).read_text(encoding="utf-8"))
+    if url and size_of(file_path) is None:
+        fetch(url, file_path)
+    data = read_json(file_path)
     if not isinstance(data, list) or not data:
         raise ValueError(f"{file_path} is not a list of entries")
     for i, entry in enumerate(data):

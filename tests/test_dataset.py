@@ -1,5 +1,6 @@
 """From a text to batches: reading it, its windows, and the data loader."""
 
+import os
 import shutil
 from itertools import product
 
@@ -163,7 +164,7 @@ def test_the_story_is_of_the_length_that_the_course_counts_on():
     assert 20_000 <= len(load_text()) <= 30_000
 
 
-@pytest.mark.parametrize("kind", [str, lambda path: path], ids=["str", "Path"])
+@pytest.mark.parametrize("kind", [str, os.fsencode, lambda path: path])
 def test_a_file_is_read_by_its_path(as_file, kind):
     assert load_text(kind(as_file("naïve\r\ntide".encode()))) == "naïve\ntide"
 
@@ -177,8 +178,9 @@ def test_a_byte_order_mark_is_no_part_of_the_text(as_file):
     [
         (b"", "text.txt is empty"),
         (b" \r\n\t", "text.txt is empty"),
-        (b"na\xefve", "text.txt is not UTF-8"),
-        ("tide".encode("utf-16"), "text.txt is not UTF-8"),
+        ("\ufeff".encode(), "text.txt is empty"),
+        (b"tide\nna\xefve", "text.txt, line 2: the byte 0xef is not UTF-8"),
+        ("tide".encode("utf-16"), "text.txt is UTF-16 text; save it as UTF-8"),
     ],
 )
 def test_a_file_without_a_text_is_refused(as_file, content, reason):
@@ -191,6 +193,13 @@ def test_what_is_no_file_is_named(tmp_path, name):
     with pytest.raises(ValueError, match="is neither a file nor a text") as caught:
         load_text(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [load_text(), "a\0b", "", b"tide", "/dev/zero"])
+def test_a_text_in_a_paths_place_is_a_short_sentence(text):
+    with pytest.raises(ValueError, match="is neither a file nor a text") as caught:
+        load_text(text)
+    assert len(str(caught.value)) < 400
 
 
 def test_the_verdict_is_read_from_the_downloads(verdict_file, downloads):

