@@ -1,6 +1,5 @@
 """OpenAI's GPT-2 weights: fetched, read with TensorFlow, copied into GPTModel (5.5)."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ import torch
 
 from ch02.fetch import fetch
 from ch05.remote_files import fetch_and_read, openai_files
-from ch05.tensorflow_reader import TensorFlowReader
+from ch05.tensorflow_reader import TensorFlowReader, read_settings
 
 MODEL_CONFIGS = {
     "gpt2-small (124M)": {"emb_dim": 768, "n_layers": 12, "n_heads": 12},
@@ -28,7 +27,7 @@ def download_and_load_gpt2(model_size, models_dir):
     folder = Path(models_dir) / model_size
 
     def read():
-        settings = json.loads((folder / "hparams.json").read_text(encoding="utf-8"))
+        settings = read_settings(folder)
         params = load_gpt2_params_from_tf_ckpt(folder / "model.ckpt", settings)
         return settings, params
 

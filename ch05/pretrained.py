@@ -6,7 +6,6 @@ likewise `convert NAME`, `verify NAME` and `list`.
 
 import argparse
 import json
-import sys
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,8 +13,10 @@ from torch import nn
 
 from ch02.dataset import load_text
 from ch02.fetch import FetchError, is_offline
+from ch02.messages import ending_in_a_line, say
 from ch05.certificate import CertificateError, fixed_logits
 from ch05.checkpoint import save_model
+from ch05.remote_files import is_fault
 from ch05.sources import SOURCES, Converted
 from ch05.training import create_train_val_loaders, evaluate_model
 
@@ -67,7 +68,7 @@ def load_first(names, source, device):
         try:
             return load_pretrained(name, source=source, device=device)
         except FetchError:
-            print(f"{name} cannot be had: {brief(name)}")
+            say(f"{name} cannot be had: {brief(name)}")
     return load_pretrained(names[-1], source=source, device=device)
 
 
@@ -117,13 +118,19 @@ def first_success(name, sources, action):
 def faults(sources):
     """A line for each file of these sources that is missing or damaged."""
     states = [state for place in sources for state in place.states()]
-    return [f"  {state}: {path}" for path, state in states if state != "whole"]
+    return [f"  {state}: {path}" for path, state in states if is_fault(state)]
 
 
 def get(name):
     """Fetch a model's files from the first source that has them whole."""
-    _, path = first_success(name, places(name), "get")
-    print(f"{name} is here: {path}")
+    place, path = first_success(name, places(name), "get")
+    say(f"{name} is here: {path}")
+    if unchecked := place.unchecked():
+        say(
+            f"No sha256 is publicly known of {', '.join(unchecked)}: only sizes were "
+            f"compared. `python -m ch05.pretrained verify {name.split()[0]}` tests "
+            "the model."
+        )
 
 
 def convert(name):
@@ -134,24 +141,37 @@ def convert(name):
     place, (model, _, config) = first_success(name, others, "load")
     path = Converted(name).path
     save_model(path, model, config, logits=json.dumps(fixed_logits(model)))
-    print(f"wrote {path} from source: {place.title}")
+    say(f"wrote {path} from source: {place.title}")
 
 
 def verify(name):
-    """Say of each file whether it is whole, missing or damaged; test the model."""
+    """Say of each file whether it is whole, missing or damaged; test the model.
+
+    No model's file is fetched or changed.
+    """
     states = {place: place.states() for place in places(name)}
     for path, state in chain(*states.values()):
-        print(f"{state}: {path}")
-    whole = [place for place in states if all(s == "whole" for _, s in states[place])]
-    if not whole:
-        raise FetchError(f"no source of {name} is whole; `get` fetches what is not")
-    for place in whole:
-        model, _, _ = place.load()
-        print(f"source {place.title}: the model computes what its file says")
-    if name in VERDICT_LOSSES:
+        say(f"{state}: {path}")
+    is_damaged = any(s.startswith("damaged") for _, s in chain(*states.values()))
+    model = None
+    for place in states:
+        if not faults([place]):
+            try:
+                model, _, _ = place.read()
+                say(f"source {place.title}: the model computes what its file says")
+            except FetchError as error:
+                say(f"source {place.title}: {error}")
+                is_damaged = True
+    if model and name in VERDICT_LOSSES:
         verify_losses(name, model)
-    if any(state.startswith("damaged") for _, state in chain(*states.values())):
-        raise FetchError("delete the damaged files; another source is whole")
+    get_it = f"`python -m ch05.pretrained get {name.split()[0]}` fetches what lacks"
+    if is_damaged:
+        raise FetchError(
+            f"not all of {name} is sound, as said above; nothing was changed. Move "
+            f"what is damaged away; {get_it}"
+        )
+    if not model:
+        raise FetchError(f"no source of {name} is whole; {get_it}")
 
 
 def verify_losses(name, model):
@@ -172,10 +192,17 @@ def verify_losses(name, model):
 
 
 def list_models():
-    """Print each model and whether it is here."""
+    """Print each model and whether it is here, and which have no known sha256."""
+    unchecked = []
     for name in SOURCES:
-        here = [place.title for place in places(name) if place.is_here()]
-        print(f"{name:20} {'here: ' + ', '.join(here) if here else 'not here'}")
+        sources = places(name)
+        here = [place.title for place in sources if place.is_here()]
+        say(f"{name:20} {'here: ' + ', '.join(here) if here else 'not here'}")
+        unchecked += [f"{name} from {p.title}" for p in sources if p.unchecked()]
+    say(
+        "No sha256 is publicly known, so that a download is checked by its size and by "
+        f"what the model computes, of: {'; '.join(unchecked)}."
+    )
 
 
 def main():
@@ -185,19 +212,19 @@ def main():
     )
     commands = parser.add_subparsers(dest="command", required=True)
     for command in (get, convert, verify):
-        added = commands.add_parser(command.__name__, help=command.__doc__)
+        help_line = command.__doc__.splitlines()[0]
+        added = commands.add_parser(command.__name__, help=help_line)
         added.add_argument("name", help=", ".join(SOURCES))
     commands.add_parser("list", help=list_models.__doc__)
     args = parser.parse_args()
-    try:
+    stopped = "stopped; what has come is kept, and the same command goes on from there"
+    with ending_in_a_line(FetchError, ValueError, OSError, stopped=stopped):
         if args.command == "list":
             list_models()
         else:
             {"get": get, "convert": convert, "verify": verify}[args.command](
                 full_name(args.name)
             )
-    except (FetchError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import os
 from dataclasses import dataclass
 
-from ch02.fetch import fetch, is_offline, is_whole
+from ch02.fetch import FetchError, fetch, is_offline, is_whole
+from ch02.files import move_into_place, set_aside, sha256_of, size_of
+from ch02.messages import say
 from ch05.tensorflow_reader import DamagedCheckpoint
 
 OPENAI = (
@@ -65,7 +67,9 @@ BY_SIZE = {
         "model.ckpt.data-00000-of-00001": (6_230_444_800, None),
     },
 }
-# repository and revision, bytes, sha256 of Hugging Face's model.safetensors
+# Repository and revision, bytes, sha256 of Hugging Face's model.safetensors. A revision
+# or a sha256 stands here if two public sources agree on it: of gpt2-large's file that
+# holds for the revision alone.
 HUGGING_FACE = {
     "124M": (
         "gpt2/resolve/607a30d783dfa663caf39e06633721c8d4cfcd7e",
@@ -77,8 +81,16 @@ HUGGING_FACE = {
         1_519_984_962,
         "fc5a354a19255ad494f3d71549390baca1ccf61d1d822b9408971705c687c9cd",
     ),
-    "774M": ("gpt2-large/resolve/main", 3_247_159_078, None),
-    "1558M": ("gpt2-xl/resolve/main", 6_431_829_964, None),
+    "774M": (
+        "gpt2-large/resolve/32b71b12589c2f8d625668d2335a01cac3249519",
+        3_247_159_078,
+        None,
+    ),
+    "1558M": (
+        "gpt2-xl/resolve/15ea56dee5df4983c59b2538573817e1667135e2",
+        6_431_829_964,
+        "0f8b28eb05a8075f48b61b6f35332978c74fc7763fa9fb4051a1c30511736a6a",
+    ),
 }
 
 # the published weights of 124M, in the form of either publisher
@@ -104,20 +116,31 @@ class RemoteFile:
 
     def is_in(self, folder):
         """True if a file of this name and size is there; its content may be damaged."""
-        path = folder / self.name
-        return path.is_file() and self.size in (None, path.stat().st_size)
+        found = size_of(folder / self.name)
+        return found is not None and self.size in (None, found)
 
     def state_in(self, folder):
-        """`whole`, `missing`, or how it is damaged."""
+        """`whole`, `missing`, how it is damaged, or what is not known of it."""
         path = folder / self.name
-        if not path.is_file():
-            return "missing"
-        if is_whole(path, self.sha256, self.size):
-            return "whole"
-        size = path.stat().st_size
+        size = size_of(path)
+        if size is None:
+            is_there = os.path.lexists(path)
+            return "damaged: it is not a file" if is_there else "missing"
         if self.size not in (None, size):
             return f"damaged: {size:,} of {self.size:,} bytes"
-        return "damaged: its sha256 is another"
+        if self.sha256 is None:
+            known = "size and" if self.size is None else "right size,"
+            return "damaged: it is empty" if size == 0 else f"{known} content unknown"
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            return f"damaged: {error.strerror}"
+        return "whole" if found == self.sha256 else "damaged: its sha256 is another"
+
+    def fetch_beside(self, folder):
+        """Fetch it once more, under the name `<name>.new`; return its path."""
+        path = folder / f"{self.name}.new"
+        return fetch(self.urls, path, sha256=self.sha256, size=self.size)
 
 
 def openai_files(model_size):
@@ -143,20 +166,41 @@ def hugging_face_file(model_size):
     return RemoteFile("model.safetensors", size, sha256, tuple(urls))
 
 
+def is_fault(state):
+    """True for the state of a file that is missing or damaged."""
+    return state == "missing" or state.startswith("damaged")
+
+
 def fetch_and_read(files, folder, read):
     """Fetch files, then call read(); what it finds damaged is fetched again, once.
 
-    A file whose sha256 is known and right is not fetched again.
+    A file whose sha256 is known and right is not fetched again. Raises FetchError and
+    what read() raises.
     """
     for file in files:
         file.fetch_to(folder)
     doubtful = [file for file in files if file.sha256 is None]
     try:
         return read()
-    except DamagedCheckpoint:
+    except DamagedCheckpoint as damage:
         if is_offline() or not doubtful:
             raise
-    for file in doubtful:
-        (folder / file.name).unlink()
-        file.fetch_to(folder)
+        say(f"{damage}. It is fetched once more.")
+        replace_all(doubtful, folder, damage)
     return read()
+
+
+def replace_all(files, folder, damage):
+    """Fetch files once more; only when all have come, the old ones are set aside."""
+    try:
+        paths = [file.fetch_beside(folder) for file in files]
+    except FetchError as error:
+        raise FetchError(
+            f"{damage}. It stays as it is, for another one could not be had: {error}"
+        ) from None
+    for file, path in zip(files, paths):
+        if is_whole(folder / file.name, sha256_of(path), None):
+            path.unlink()  # this was not the damaged one
+        else:
+            set_aside(folder / file.name)
+            move_into_place(path, folder / file.name)

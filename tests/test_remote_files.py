@@ -1,13 +1,17 @@
 """Damaged checkpoints are seen, said in a sentence, and fetched again once."""
 
 import dataclasses
+import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ch02.fetch import FetchError
+from ch02.messages import printable
 from ch05 import remote_files
 from ch05.remote_files import (
     BY_SIZE,
@@ -15,13 +19,15 @@ from ch05.remote_files import (
     RemoteFile,
     fetch_and_read,
     hugging_face_file,
+    is_fault,
     openai_files,
 )
-from ch05.tensorflow_reader import DamagedCheckpoint, TensorFlowReader
+from ch05.tensorflow_reader import DamagedCheckpoint, TensorFlowReader, read_settings
 from tests.gpt2_files import cut, facts, flip_a_bit, write_checkpoint
 from tests.notebooks import ROOT
 from tests.server import serving
 
+ZERO = "/dev/zero"
 INDEX, DATA = "model.ckpt.index", "model.ckpt.data-00000-of-00001"
 ARRAYS = {
     "wte": np.arange(300, dtype=np.float32).reshape(60, 5),
@@ -73,7 +79,20 @@ DAMAGES = {
     "first bit of the index": lambda folder: flip_a_bit(folder / INDEX, 0),
     "last bit of the index": lambda folder: flip_a_bit(folder / INDEX),
     "a web page": lambda folder: (folder / INDEX).write_text("<html>Log in</html>"),
+    "escape sequences": lambda folder: (folder / INDEX).write_text("\x1b[2J" * 999),
 }
+
+
+@pytest.mark.timeout(60)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("name", [INDEX, DATA])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to(ZERO)])
+def test_what_is_no_file_is_a_damaged_checkpoint(folder, name, make):
+    (folder / name).unlink()
+    make(folder / name)
+    with pytest.raises(
+        DamagedCheckpoint, match=f"{name} is a .*, and a file is expect"
+    ):
+        read_all(folder)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -83,7 +102,7 @@ def test_damage_is_one_sentence(folder, damage):
         read_all(folder)
     said = str(raised.value)
     assert "model.ckpt is damaged or incomplete: TensorFlow says " in said
-    assert "\n" not in said
+    assert "\n" not in said and said == printable(said)
     # no second traceback above it
     assert raised.value.__cause__ is None and raised.value.__suppress_context__
 
@@ -109,6 +128,52 @@ def test_the_first_line_of_a_long_complaint_is_enough(folder):
     reader = TensorFlowReader(folder / "model.ckpt")
     with pytest.raises(DamagedCheckpoint, match="says checksum does not match$"):
         reader.translate(complain, "wte")
+
+
+def test_no_words_at_all_are_damage_too(folder):
+    def complain(_):
+        raise ValueError("")
+
+    reader = TensorFlowReader(folder / "model.ckpt")
+    with pytest.raises(DamagedCheckpoint, match="TensorFlow says ValueError$"):
+        reader.translate(complain, "wte")
+
+
+SETTINGS = {"n_vocab": 60, "n_ctx": 5, "n_embd": 5, "n_head": 1, "n_layer": 1}
+
+
+def test_the_settings_are_read(folder):
+    text = "\ufeff" + json.dumps(SETTINGS, indent=1).replace("\n", "\r\n")
+    (folder / "hparams.json").write_text(text, encoding="utf-8")
+    assert read_settings(folder) == SETTINGS
+
+
+BAD_SETTINGS = [
+    *["", "[]", "null", "7", "{}", '"n_layer"', "[" * 99_999, "9" * 9999, "{"],
+    *["\x1b[2J", "\ud83d", "<html>"],
+    *[
+        json.dumps(SETTINGS | {"n_layer": n})
+        for n in (0, -1, 2, 1.0, True, "1", [], 9**99)
+    ],
+    *[json.dumps({k: v for k, v in SETTINGS.items() if k != key}) for key in SETTINGS],
+]
+
+
+@pytest.mark.parametrize("text", BAD_SETTINGS, ids=lambda text: repr(text[:20]))
+def test_settings_that_are_none_are_one_sentence(folder, text):
+    (folder / "hparams.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    with pytest.raises(DamagedCheckpoint, match="hparams.json") as raised:
+        read_settings(folder)
+    said = str(raised.value)
+    assert "\n" not in said and said == printable(said) and len(said) < 1100
+
+
+@pytest.mark.timeout(60)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to(ZERO)])
+def test_settings_that_are_no_file_are_one_sentence(folder, make):
+    make(folder / "hparams.json")
+    with pytest.raises(DamagedCheckpoint, match="hparams.json is a .*, and a file is"):
+        read_settings(folder)
 
 
 def test_an_array_that_is_not_there_is_damage(folder):
@@ -156,11 +221,24 @@ def test_whole_files_are_fetched_once_and_then_read(files, server, tmp_path):
         assert sorted(server.paths) == sorted([f"/{INDEX}", f"/{DATA}"])
 
 
-def test_damaged_files_are_fetched_again(files, server, folder):
+def test_damaged_files_are_fetched_again_and_kept(files, server, folder, originals):
     flip_a_bit(folder / DATA)  # of the right size, and so not seen by `fetch`
+    damaged = (folder / DATA).read_bytes()
     found = fetch_and_read(files, folder, lambda: read_all(folder))
     assert np.array_equal(found["wte"], ARRAYS["wte"])
     assert server.paths.count(f"/{DATA}") == 1
+    assert (folder / f"{DATA}.old").read_bytes() == damaged
+    assert not (folder / f"{INDEX}.old").exists()
+
+
+def test_when_one_of_two_files_cannot_be_had_both_stay(files, server, folder):
+    flip_a_bit(folder / DATA)
+    flip_a_bit(folder / INDEX, 0)
+    before = facts(folder)
+    server.mirror(f"/{files[1].name}", status=404)
+    with pytest.raises(FetchError, match="is damaged.* It stays as it is, for another"):
+        fetch_and_read(files, folder, lambda: read_all(folder))
+    assert facts(folder).items() >= before.items()
 
 
 def test_damaged_files_are_fetched_again_only_once(
@@ -240,6 +318,56 @@ def test_hf_endpoint_names_the_first_server(monkeypatch):
     assert changed == (first.replace("huggingface.co", "hf.example.org"), second)
     monkeypatch.setenv("HF_ENDPOINT", remote_files.HUGGING_FACE_MIRROR)
     assert hugging_face_file("124M").urls == (second,)
+
+
+@pytest.mark.parametrize(
+    ("model_size", "name", "revision", "is_pinned"),
+    [
+        ("124M", "gpt2", "607a30d783dfa663caf39e06633721c8d4cfcd7e", True),
+        ("355M", "gpt2-medium", "6dcaa7a952f72f9298047fd5137cd6e4f05f41da", True),
+        ("774M", "gpt2-large", "32b71b12589c2f8d625668d2335a01cac3249519", False),
+        ("1558M", "gpt2-xl", "15ea56dee5df4983c59b2538573817e1667135e2", True),
+    ],
+)
+def test_hugging_faces_files_are_of_a_known_revision(
+    model_size, name, revision, is_pinned
+):
+    file = hugging_face_file(model_size)
+    for url in file.urls:
+        assert f"/openai-community/{name}/resolve/{revision}/model.safetensors" in url
+    assert (file.sha256 is not None) == is_pinned
+
+
+UNPINNED = {
+    (1500, "right size, content unknown"),
+    (1499, "damaged: 1,500 of 1,499 bytes"),
+    (None, "size and content unknown"),
+}
+
+
+@pytest.mark.parametrize(("size", "state"), UNPINNED)
+def test_what_is_not_known_is_never_called_whole(tmp_path, size, state):
+    (tmp_path / "file").write_bytes(bytes(1500))
+    assert RemoteFile("file", size, None, ()).state_in(tmp_path) == state
+    assert is_fault(state) == (size == 1499)
+
+
+@pytest.mark.timeout(30)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("sha256", [None, "0" * 64])
+@pytest.mark.parametrize("size", [None, 0, 5])
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda p: p.symlink_to(ZERO)])
+def test_what_is_no_file_is_damage(tmp_path, make, size, sha256):
+    make(tmp_path / "file")
+    file = RemoteFile("file", size, sha256, ())
+    assert file.state_in(tmp_path) == "damaged: it is not a file"
+    assert not file.is_in(tmp_path)
+
+
+def test_an_empty_file_is_damage(tmp_path):
+    (tmp_path / "file").touch()
+    assert (
+        RemoteFile("file", None, None, ()).state_in(tmp_path) == "damaged: it is empty"
+    )
 
 
 @pytest.mark.parametrize(
