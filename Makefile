@@ -10,6 +10,9 @@
 
 READY := .venv/ready
 TEXT := the-tide-table
+# By this way neither make nor the shell reads commands in the name of a text.
+export LLMS_TEXT = $(value TEXT)
+unexport TEXT
 # Gigabytes that the packages take; PyTorch for Linux brings NVIDIA's libraries along.
 NEED_GB := $(if $(filter Darwin,$(shell uname -s)),6,12)
 
@@ -17,7 +20,7 @@ NEED_GB := $(if $(filter Darwin,$(shell uname -s)),6,12)
 .DEFAULT_GOAL := train
 
 train: $(READY)
-	@.venv/bin/python -m ch05.pretrain --text "$(TEXT)"
+	@.venv/bin/python -m ch05.pretrain --text="$$LLMS_TEXT"
 
 test: $(READY)
 	@.venv/bin/python -m ch05.pretrained get smollm2-135M \
