@@ -6,6 +6,7 @@ likewise `convert NAME`, `verify NAME` and `list`.
 
 import argparse
 import json
+import os
 from dataclasses import dataclass
 from itertools import chain
 
@@ -138,10 +139,14 @@ def convert(name):
     others = [place for place in places(name) if not isinstance(place, Converted)]
     if len(others) == len(SOURCES[name]):
         raise ValueError(f"{name} is not one of OpenAI's models: nothing to convert")
+    target = Converted(name)
+    if os.path.lexists(target.path):
+        raise FetchError(
+            f"{target.path} is there already; move it away to write it anew"
+        )
     place, (model, _, config) = first_success(name, others, "load")
-    path = Converted(name).path
-    save_model(path, model, config, logits=json.dumps(fixed_logits(model)))
-    say(f"wrote {path} from source: {place.title}")
+    save_model(target.path, model, config, logits=json.dumps(fixed_logits(model)))
+    say(f"wrote {target.path} from source: {place.title}")
 
 
 def verify(name):
@@ -217,7 +222,7 @@ def main():
         added.add_argument("name", help=", ".join(SOURCES))
     commands.add_parser("list", help=list_models.__doc__)
     args = parser.parse_args()
-    stopped = "stopped; what has come is kept, and the same command goes on from there"
+    stopped = "stopped; what came of a file is kept, and the same command goes on"
     with ending_in_a_line(FetchError, ValueError, OSError, stopped=stopped):
         if args.command == "list":
             list_models()

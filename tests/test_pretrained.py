@@ -522,6 +522,15 @@ def test_convert_writes_a_sealed_file(published, folder, monkeypatch, capsys):
     assert sealed == f"{digest}  converted.safetensors\n"
 
 
+def test_convert_writes_over_nothing(published, folder, monkeypatch):
+    put(published, folder, "huggingface")
+    path = folder / "converted.safetensors"
+    path.write_bytes(b"a file of mine")
+    said = run(monkeypatch, "convert", SMALL)
+    assert said == f"error: {path} is there already; move it away to write it anew"
+    assert path.read_bytes() == b"a file of mine"
+
+
 @pytest.mark.parametrize("name", ["local", "smollm2-135M"])
 def test_convert_is_for_openais_models(name, downloads, monkeypatch):
     said = run(monkeypatch, "convert", name)
@@ -854,7 +863,7 @@ def test_ctrl_c_ends_in_one_line_and_keeps_what_came(tmp_path, monkeypatch):
             _, said = process.communicate(timeout=30)
     *bars, last = said.decode().replace("\r", "\n").strip().split("\n")
     assert process.returncode == 1 and "Traceback" not in said.decode()
-    assert last.startswith("stopped; what has come is kept, and the same command goes")
+    assert last == "stopped; what came of a file is kept, and the same command goes on"
     assert part.stat().st_size == HALF
 
 
