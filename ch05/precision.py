@@ -26,7 +26,7 @@ SHAPES = (
 )
 MOST_ERROR = 4  # times that of the exact way; TF32's is 700 times, bfloat16's 3,000
 TIMED_SHAPES = (512, 768), (3072, 768)
-NUM_TIMED = 5
+NUM_TIMINGS = 5
 LEAST_GAIN = 1.2
 
 
@@ -103,7 +103,7 @@ def gains_by_bfloat16(device):
     with undisturbed(device), seeding(torch.device(device)), torch.no_grad():
         torch.set_float32_matmul_precision(precision)
         factors = [torch.randn(shape, device=device) for shape in TIMED_SHAPES]
-        for _ in range(NUM_TIMED):  # in turn, so that a disturbance meets both
+        for _ in range(NUM_TIMINGS):  # in turn, so that a disturbance meets both
             for dtype, each in seconds.items():
                 each.append(multiply_seconds(*(f.to(dtype) for f in factors)))
     exact, rounded = map(min, seconds.values())  # what else goes on only adds to them
