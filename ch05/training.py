@@ -110,7 +110,7 @@ def evaluate_model(
         if not math.isfinite(loss):
             reason = "training failed; try a lower learning rate"
             if not has_targets(loader, eval_iter):
-                reason = "the loader is empty, or all of its targets are ignored"
+                reason = f"the loader is empty or no target counts ({eval_iter=})"
             raise FloatingPointError(f"the {name} loss is {loss}: {reason}")
         losses.append(loss)
     return tuple(losses)

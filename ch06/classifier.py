@@ -4,6 +4,7 @@ Shapes: b = batch; idx are token ids, (b, num_tokens), padded on the right; feat
 what the frozen blocks make of them, (b, num_tokens, emb_dim), zero where padding stood.
 """
 
+from contextlib import closing
 from functools import partial
 from itertools import islice
 
@@ -155,20 +156,21 @@ def train_classifier_simple(
         unit="messages",
         add_gradients=lambda *arguments: calc_loss_batch(*arguments).backward(),
     )
-    for global_step, (epoch, examples_seen) in enumerate(steps):
-        if global_step % eval_freq == 0:
-            losses = evaluate_model(model, train_loader, val_loader, device, eval_iter)
-            train_losses.append(losses[0])
-            val_losses.append(losses[1])
-        if (global_step + 1) % len(train_loader) == 0:  # an epoch has ended
-            loaders = (train_loader, val_loader)
-            accs = [calc_accuracy_loader(loader, model, device) for loader in loaders]
-            train_accs.append(accs[0])
-            val_accs.append(accs[1])
-            tqdm.write(
-                f"Ep {epoch + 1} ({examples_seen:,} examples): "
-                f"Train accuracy {accs[0]:.1%}, Val accuracy {accs[1]:.1%}"
-            )
+    loaders = train_loader, val_loader
+    with closing(steps):  # and the progress bar with it, also after an error
+        for global_step, (epoch, examples_seen) in enumerate(steps):
+            if global_step % eval_freq == 0:
+                losses = evaluate_model(model, *loaders, device, eval_iter)
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
+            if (global_step + 1) % len(train_loader) == 0:  # an epoch has ended
+                accs = [calc_accuracy_loader(part, model, device) for part in loaders]
+                train_accs.append(accs[0])
+                val_accs.append(accs[1])
+                tqdm.write(
+                    f"Ep {epoch + 1} ({examples_seen:,} examples): "
+                    f"Train accuracy {accs[0]:.1%}, Val accuracy {accs[1]:.1%}"
+                )
     return train_losses, val_losses, train_accs, val_accs, examples_seen
 
 

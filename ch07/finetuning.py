@@ -4,7 +4,7 @@ Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens), 
 targets of -100 where none counts.
 """
 
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 
 import torch
@@ -96,20 +96,22 @@ def finetune(
     add = partial(
         add_answer_gradients, num_parts=num_parts, dtype=dtype, calc_loss=calc_loss
     )
+    loaders, eval_iter = (train_loader, val_loader), len(val_loader)
     run = model, train_loader, optimizer, device, num_epochs
-    for step, _ in enumerate(training_steps(*run, add_gradients=add), 1):
-        if step % eval_freq == 0 or step == num_steps:
-            loaders, eval_iter = (train_loader, val_loader), len(val_loader)
-            with autocast(device, dtype):
-                losses = evaluate_model(model, *loaders, device, eval_iter, calc_loss)
-            train_losses.append(losses[0])
-            val_losses.append(losses[1])
-            track_steps.append(step)
-            tqdm.write(
-                f"Step {step:4}: Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
-            )
-        if step < num_steps:
-            set_learning_rate(optimizer, learning_rate_at(step, num_steps, peak_lr))
+    with closing(training_steps(*run, add_gradients=add)) as steps:
+        for step, _ in enumerate(steps, 1):
+            if step % eval_freq == 0 or step == num_steps:
+                how = device, eval_iter, calc_loss
+                with autocast(device, dtype):
+                    losses = evaluate_model(model, *loaders, *how)
+                train_losses.append(losses[0])
+                val_losses.append(losses[1])
+                track_steps.append(step)
+                shown = f"Train loss {losses[0]:.3f}, Val loss {losses[1]:.3f}"
+                tqdm.write(f"Step {step:4}: {shown}")
+            if step < num_steps:
+                lr = learning_rate_at(step, num_steps, peak_lr)
+                set_learning_rate(optimizer, lr)
     return train_losses, val_losses, track_steps
 
 

@@ -14,6 +14,7 @@ from ch02.dataset import GPTDatasetV1, load_text
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, DummyGPTModel, GPTModel
 from ch05 import training
+from ch05.long_run import train_model
 from ch05.training import (
     calc_loss_batch,
     calc_loss_loader,
@@ -29,6 +30,8 @@ from ch05.training import (
     train_model_simple,
     training_steps,
 )
+from ch06.classifier import train_classifier_simple
+from ch07.finetuning import finetune
 from tests.conftest import TINY
 
 matplotlib.use("Agg")
@@ -201,7 +204,7 @@ def test_evaluating_restores_the_mode_after_an_exception(tiny_model, training):
     assert all(module.training is training for module in tiny_model.modules())
 
 
-NO_TARGETS = "the loader is empty, or all of its targets are ignored"
+NO_TARGETS = "the loader is empty or no target counts"
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -492,14 +495,33 @@ def test_the_bar_is_closed_when_a_step_fails(tiny_model, token_ids, bars):
     assert bars.made[0].is_closed and error
 
 
-def test_the_bar_is_closed_when_an_evaluation_fails(
-    small_config, story_tokenizer, bars
-):
+class Letters:
+    """A tokenizer of capital letters: their codes are in the tiny vocabulary."""
+
+    def encode(self, text, allowed_special=()):
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids):
+        return "".join(map(chr, ids))
+
+
+LOOPS = {
+    "train_model_simple": lambda *run: train_model_simple(*run, 1, 1, "A", Letters()),
+    "train_model": lambda *run: train_model(*run, 1, 1, "A", Letters(), 0),
+    "train_classifier_simple": lambda *run: train_classifier_simple(*run, 1, 1),
+    "finetune": lambda *run: finetune(*run, 1),
+}
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_bar_is_closed_when_an_evaluation_fails(loop, tiny_model, token_ids, bars):
     """While the error, and so the generator, is still held."""
-    model = GPTModel(small_config)
-    with pytest.raises(FloatingPointError) as error:
-        train(model, story_loader(story_tokenizer, 1000), story_tokenizer, lr=math.inf)
-    assert bars.made[0].is_closed and error
+    targets = token_ids[:, 0] if loop == "train_classifier_simple" else token_ids
+    batch = token_ids, targets
+    optimizer = torch.optim.SGD(tiny_model.parameters(), lr=0.1)
+    with pytest.raises(FloatingPointError, match="loss is nan: the loader") as error:
+        LOOPS[loop](tiny_model, [batch], [], optimizer, "cpu", 2)
+    assert [bar.is_closed for bar in bars.made] == [True] and error
 
 
 def test_losses_are_drawn_and_saved(tmp_path):
