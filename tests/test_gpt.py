@@ -101,6 +101,19 @@ def test_shortcuts_keep_the_gradient_of_the_first_layer_alive():
     assert norms[True] > 1000 * norms[False] > 0
 
 
+@pytest.mark.parametrize("use_shortcut", [False, True])
+def test_a_deep_network_by_hand(use_shortcut):
+    """A shortcut goes round a layer whose output has the size of its input."""
+    torch.manual_seed(123)
+    network = ExampleDeepNeuralNetwork([3, 3, 2, 2, 1], use_shortcut)
+    x = expected = draw(4, 3)
+    for (linear, _), has_shortcut in zip(network.layers, (True, False, True, False)):
+        y = F.gelu(expected @ linear.weight.T + linear.bias, approximate="tanh")
+        expected = expected + y if use_shortcut and has_shortcut else y
+    assert len(network.layers) == 4
+    torch.testing.assert_close(network(x), expected)
+
+
 def test_block_adds_to_what_it_gets(tiny_config):
     """With silent last layers a block hands its input on unchanged."""
     torch.manual_seed(123)
@@ -356,6 +369,13 @@ def test_generation_takes_the_most_likely_token(tiny_model, token_ids):
         likely = tiny_model(expected)[:, -1].argmax(dim=-1, keepdim=True)
         expected = torch.cat((expected, likely), dim=1)
     assert torch.equal(generate_text_simple(tiny_model, token_ids, 2, 12), expected)
+
+
+def test_generation_keeps_no_gradients(tiny_model, token_ids):
+    seen = []
+    tiny_model.register_forward_hook(lambda *args: seen.append(args[2].requires_grad))
+    generate_text_simple(tiny_model, token_ids, 2, 12)
+    assert seen == [False, False]
 
 
 def test_an_empty_prompt_is_refused(tiny_model):

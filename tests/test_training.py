@@ -527,10 +527,29 @@ def test_the_bar_is_closed_when_an_evaluation_fails(loop, tiny_model, token_ids,
 def test_losses_are_drawn_and_saved(tmp_path):
     plot_losses([0, 1, 2], [0, 50, 100], [9, 5, 2], [9, 7, 8], path=tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
-    figure = matplotlib.pyplot.gcf()
-    drawn = [line.get_ydata().tolist() for line in figure.axes[0].lines]
-    assert drawn == [[9, 5, 2], [9, 7, 8]]
-    matplotlib.pyplot.close(figure)
+    below, above = matplotlib.pyplot.gcf().axes
+    training, validation = below.lines
+    for line, losses in ((training, [9, 5, 2]), (validation, [9, 7, 8])):
+        assert line.get_xydata().tolist() == [*map(list, zip([0, 1, 2], losses))]
+    assert training.get_linestyle() != validation.get_linestyle()
+    legend = [text.get_text() for text in below.get_legend().get_texts()]
+    assert legend == ["training", "validation"]
+    assert (below.get_xlabel(), below.get_ylabel()) == (
+        "epochs",
+        "loss (nats per token)",
+    )
+    assert all(place == int(place) for place in below.get_xticks())
+    (hidden,) = above.lines
+    assert hidden.get_xdata().tolist() == [0, 50, 100] and hidden.get_alpha() == 0
+    assert above.get_xlabel() == "tokens seen"
+    matplotlib.pyplot.close()
+
+
+def test_losses_can_be_drawn_without_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plot_losses([0, 1], [0, 50], [9, 5], [9, 7])
+    assert not [*tmp_path.iterdir()]
+    matplotlib.pyplot.close()
 
 
 def test_untrained_losses_on_the_verdict_are_the_books(verdict_file):
