@@ -7,11 +7,9 @@ while most others compute float32. Here every CPU does as if it were such a one:
 
 import warnings
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
 # which arguments of an operator are the factors
 FACTORS = dict.fromkeys(("mm", "mm.out", "bmm", "bmm.out", "mv"), (0, 1))
 FACTORS |= {
@@ -22,11 +20,8 @@ FACTORS |= {
 FACTORS["_scaled_dot_product_flash_attention_for_cpu"] = 0, 1, 2
 FACTORS["_scaled_dot_product_flash_attention_for_cpu_backward"] = 0, 1, 2, 3
 # what a notebook's kernel is told, so that it does the same before the first cell
-KERNEL_ARGUMENTS = [
-    f"--IPKernelApp.exec_lines=__import__('sys').path.insert(0, {str(ROOT)!r})",
-    "--IPKernelApp.exec_lines=__import__('tests.low_precision')"
-    ".low_precision.plant_for_good()",
-]
+FIRST_LINE = f"__import__('runpy').run_path({__file__!r})['plant_for_good']()"
+KERNEL_ARGUMENTS = [f"--IPKernelApp.exec_lines={FIRST_LINE}"]
 for_good = ExitStack()
 
 

@@ -75,7 +75,7 @@ def low_kernels(monkeypatch):
 PROBE = """import torch
 torch.set_float32_matmul_precision("medium")
 x = torch.full((1, 20), 1 + 2**-12)
-print((x @ x.T).item() == 20, [name for name in dir() if "tests" in name])"""
+print((x @ x.T).item() == 20, [n for n in dir() if n.startswith("plant")])"""
 
 
 def test_a_notebook_loses_digits_too(low_kernels, tmp_path):
@@ -98,8 +98,6 @@ COMPARING = [path for path in chapter_notebooks() if compares_numbers(path)]
 
 
 @pytest.mark.parametrize("path", COMPARING, ids=label)
-def test_notebook_runs_with_low_precision(path, low_kernels, monkeypatch, tmp_path):
+def test_notebook_runs_with_low_precision(path, low_kernels, run_notebook):
     """`fast_math` leaves float32 alone, or one of the comparisons would fail."""
-    monkeypatch.setenv("LLMS_OFFLINE", "1")
-    monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))
-    execute(path, SMALL.get(label(path)))
+    run_notebook(path, SMALL.get(label(path)))
