@@ -143,8 +143,8 @@ def course(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def local_model(course, tmp_path_factory):
-    """The model that `load_pretrained` falls back to, put into the copy of the course.
+def local_model(tmp_path_factory):
+    """A folder with the model that `load_pretrained` falls back to.
 
     Training it takes a minute: one of the processes that run tests does it for all.
     """
@@ -154,25 +154,29 @@ def local_model(course, tmp_path_factory):
     with FileLock(shared / "local.lock"):
         if not (shared / "local").is_dir():
             train_small(shared / "local" / "local.safetensors")
-    checkpoints = course / "ch05" / "checkpoints"
-    shutil.copytree(shared / "local", checkpoints, dirs_exist_ok=True)
+    return shared / "local"
 
 
 @pytest.fixture
 def run_notebook(course, monkeypatch, tmp_path, request):
-    """A function that executes a notebook's copy: run_notebook(path, parameters).
+    """A function that executes a notebook's copy without a network.
 
-    There is no network, and nothing in downloads, as on a machine that is set up anew.
+    run_notebook(path, parameters, downloads): without downloads there are none, and
+    the local model stands in for what is pretrained. Nothing is left of an earlier run.
     """
     monkeypatch.setenv("LLMS_OFFLINE", "1")
-    monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))
 
-    def run(path, parameters=None):
-        if "load_pretrained(" in path.read_text(encoding="utf-8"):
-            request.getfixturevalue("local_model")
+    def run(path, parameters=None, downloads=None):
+        monkeypatch.setenv("LLMS_DOWNLOADS", str(downloads or tmp_path))
+        if not downloads and "load_pretrained(" in path.read_text(encoding="utf-8"):
+            local = request.getfixturevalue("local_model")
+            target = course / "ch05" / "checkpoints"
+            shutil.copytree(local, target, copy_function=os.link)
         return execute(course / label(path), parameters).notebook
 
-    return run
+    yield run
+    for checkpoints in course.glob("ch*/checkpoints"):
+        shutil.rmtree(checkpoints)
 
 
 def pytest_collection_modifyitems(items):

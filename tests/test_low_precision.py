@@ -9,7 +9,14 @@ import torch.nn.functional as F
 
 from tests import notebooks
 from tests.low_precision import KERNEL_ARGUMENTS, low_precision
-from tests.notebooks import chapter_notebooks, code_cells, execute, label, outputs, read
+from tests.notebooks import (
+    chapter_notebooks,
+    code_cells,
+    execute,
+    label,
+    outputs,
+    read_course,
+)
 from tests.test_notebooks_run import SMALL
 
 COMPARES = re.compile(r"allclose\(|assert_close\(|torch\.equal\(")
@@ -89,7 +96,7 @@ def test_a_notebook_loses_digits_too(low_kernels, tmp_path):
 
 def compares_numbers(path):
     """True if a notebook compares numbers after it has called `fast_math`."""
-    sources = [cell.source for cell in code_cells(read(path))]
+    sources = [cell.source for cell in code_cells(read_course(path))]
     calls = [i for i, source in enumerate(sources) if "fast_math(" in source]
     return any(COMPARES.search(source) for i in calls for source in sources[i:])
 
@@ -97,6 +104,7 @@ def compares_numbers(path):
 COMPARING = [path for path in chapter_notebooks() if compares_numbers(path)]
 
 
+@pytest.mark.timeout(1800)  # so that a busy machine can train the local model
 @pytest.mark.parametrize("path", COMPARING, ids=label)
 def test_notebook_runs_with_low_precision(path, low_kernels, run_notebook):
     """`fast_math` leaves float32 alone, or one of the comparisons would fail."""

@@ -5,6 +5,7 @@ import pytest
 
 from ch04.gpt import GPT_CONFIG_124M
 from tests.notebooks import (
+    ROOT,
     all_notebooks,
     clean,
     execute,
@@ -21,7 +22,6 @@ SMALL = {
         "cfg": GPT_CONFIG_124M
         | {"context_length": 64, "emb_dim": 32, "n_heads": 4, "n_layers": 2},
         "num_epochs": 1,
-        "checkpoint": "checkpoints/small.safetensors",  # local.safetensors is in use
     },
     "ch05/5.3_kv_cache.ipynb": {
         "cfg": GPT_CONFIG_124M | {"emb_dim": 32, "n_heads": 4, "n_layers": 2},
@@ -96,9 +96,8 @@ def test_unknown_parameters_are_refused(toy):
 
 
 @pytest.mark.parametrize("name", ["5.5_pretrained_weights", "5.6_gpt_to_llama"])
-def test_notebook_speaks_with_smollm2(name, course, monkeypatch, gguf_path):
-    monkeypatch.setenv("LLMS_OFFLINE", "1")
-    monkeypatch.setenv("LLMS_DOWNLOADS", str(gguf_path.parents[1]))
-    run = execute(course / "ch05" / f"{name}.ipynb")
-    said = "\n".join(text for output in outputs(run.notebook) for text in words(output))
+def test_notebook_speaks_with_smollm2(name, run_notebook, gguf_path):
+    path = ROOT / "ch05" / f"{name}.ipynb"
+    notebook = run_notebook(path, downloads=gguf_path.parents[1])
+    said = "\n".join(text for output in outputs(notebook) for text in words(output))
     assert "smollm2-135M, 134.5 million parameters" in said
