@@ -338,11 +338,11 @@ def test_hugging_faces_files_are_of_a_known_revision(
     assert (file.sha256 is not None) == is_pinned
 
 
-UNPINNED = {
+UNPINNED = [
     (1500, "right size, content unknown"),
     (1499, "damaged: 1,500 of 1,499 bytes"),
     (None, "size and content unknown"),
-}
+]
 
 
 @pytest.mark.parametrize(("size", "state"), UNPINNED)
