@@ -193,13 +193,16 @@ def spam_probability(
     """How probable the model finds it that a message is spam, from 0 to 1.
 
     With max_length, the message is cut or padded to that many tokens, as `SpamDataset`
-    does: use it for a model that was trained on padded messages. Without max_length, it
-    is cut to the model's context and not padded. Raises ValueError for an empty text.
+    does: use it for a model that was trained on padded messages. A `Classifier` brings
+    its own pad_token_id. Without max_length, the message is cut to the model's context
+    and not padded. Raises ValueError for an empty text.
     """
-    token_ids = tokenizer.encode_ordinary(text)[: max_length or model.context_length]
+    longest = max_length or training.context_size_of(model, default=None)
+    token_ids = tokenizer.encode_ordinary(text)[:longest]
     if not token_ids:
         raise ValueError("the message is empty: there is nothing to judge")
-    token_ids += [pad_token_id] * ((max_length or 0) - len(token_ids))
+    padding = [getattr(model, "pad_token_id", pad_token_id)]
+    token_ids += padding * ((max_length or 0) - len(token_ids))
     with evaluating(model):
         logits = model(torch.tensor([token_ids], device=device))[:, -1, :]
     return logits.softmax(dim=-1)[0, 1].item()

@@ -403,6 +403,10 @@ def test_accuracy_by_hand(num_batches, expected, device):
     assert found == pytest.approx(expected)
 
 
+def test_the_loss_of_an_empty_loader_is_nan():
+    assert math.isnan(calc_loss_loader([], Told(), "cpu"))
+
+
 def test_no_answers_have_no_accuracy():
     with pytest.raises(ValueError, match="the loader is empty"):
         calc_accuracy_loader([], Told(), "cpu")
@@ -466,6 +470,13 @@ def test_messages_have_different_probabilities(classifier):
     texts = ["hello", "olleh", "h", "helloyou"]
     found = [spam_probability(text, classifier, Letters(), "cpu") for text in texts]
     assert len({round(p, 6) for p in found}) == 4 and all(0 < p < 1 for p in found)
+
+
+def test_a_classifier_pads_with_its_own_token(classifier):
+    """Another vocabulary's id would be an unknown or, worse, a wrong word."""
+    expected = spam_probability("hel", classifier, Letters(), "cpu")
+    found = spam_probability("hel", classifier, Letters(), "cpu", max_length=9)
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("max_length", [None, 3, 12])
@@ -637,9 +648,11 @@ def test_padding_makes_a_difference_to_the_books_model_and_none_to_ours(book_mod
         assert (bare == pytest.approx(padded_up, abs=1e-5)) == is_ours
 
 
-def test_a_model_need_not_say_its_context_if_the_length_is_given(book_model):
-    """Other people's GPTs have no attribute for it."""
-    expected = spam_probability("abc", book_model, Letters(), "cpu", 12, PAD)
+@pytest.mark.parametrize("text", ["abc", "abcdefghijklmnop"])
+@pytest.mark.parametrize("settings", [(), (12, PAD)])
+def test_a_model_need_not_say_its_context(book_model, text, settings):
+    """Other people's GPTs have no attribute for it, only embeddings of positions."""
+    expected = spam_probability(text, book_model, Letters(), "cpu", *settings)
     del book_model.context_length
     book_model.forward = lambda idx: book_model.out_head(
         book_model.final_norm(
@@ -648,9 +661,9 @@ def test_a_model_need_not_say_its_context_if_the_length_is_given(book_model):
             )
         )
     )
-    found = spam_probability("abc", book_model, Letters(), "cpu", 12, PAD)
+    found = spam_probability(text, book_model, Letters(), "cpu", *settings)
     assert found == pytest.approx(expected, abs=1e-6)
-    said = classify_review("abc", book_model, Letters(), "cpu", 12, PAD)
+    said = classify_review(text, book_model, Letters(), "cpu", *settings)
     assert said == ("spam" if found > 0.5 else "not spam")
 
 
