@@ -6,17 +6,21 @@
 # make shakespeare train on tiny Shakespeare for three minutes, killed on the way
 # make kill-test   kill a run 200 times and compare it with one that was left alone
 #
-# Each sets up .venv first, once; a changed requirements.txt sets it up again.
+# Each sets up .venv first, once, from requirements.lock: every package of
+# requirements.txt and what it needs, with the sha256 of each file. A change of either
+# sets it up again. `make lock` writes the lock anew.
 
 READY := .venv/ready
 TEXT := the-tide-table
 # By this way neither make nor the shell reads commands in the name of a text.
 export LLMS_TEXT = $(value TEXT)
 unexport TEXT
+# Another file for pip to install from than the lock.
+PACKAGES :=
 # Gigabytes that the packages take; PyTorch for Linux brings NVIDIA's libraries along.
 NEED_GB := $(if $(filter Darwin,$(shell uname -s)),6,12)
 
-.PHONY: train test lint lab notebooks shakespeare kill-test
+.PHONY: train test lint lab notebooks lock shakespeare kill-test
 .DEFAULT_GOAL := train
 
 train: $(READY)
@@ -43,9 +47,15 @@ shakespeare: $(READY)
 kill-test: $(READY)
 	@.venv/bin/python -m tests.kill_run --kills 200
 
+lock: $(READY)
+	@.venv/bin/python -m pip install --quiet uv
+	@.venv/bin/python -m uv pip compile --universal --python-version 3.11 --quiet \
+	  --generate-hashes --no-emit-index-url --no-annotate \
+	  --output-file requirements.lock requirements.txt
+
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-$(READY): requirements.txt
+$(READY): requirements.txt requirements.lock
 	@python=; \
 	for candidate in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
 	  if "$$candidate" -c '$(SUITS)' 2>/dev/null; then python="$$candidate"; break; fi; \
@@ -61,9 +71,18 @@ $(READY): requirements.txt
 	    "Make room, or say that less will do: make NEED_GB=3" >&2; exit 1; \
 	fi; \
 	echo "Setting up .venv with $$("$$python" --version); this happens once."; \
-	if ! { "$$python" -m venv .venv && \
-	  .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt; }; then \
+	stop() { \
 	  echo "error: setting up .venv stopped, for the reason above. Mend it and run make" \
 	    "again: it goes on where it stopped." >&2; exit 1; \
-	fi
+	}; \
+	"$$python" -m venv .venv || stop; \
+	packages=$(or $(PACKAGES),requirements.lock); \
+	if [ -z "$(PACKAGES)" ] && .venv/bin/python -m pip config list \
+	  | grep -E 'find-links|extra-index-url' > /dev/null; then \
+	  packages=requirements.txt; \
+	  echo "pip has further sources of packages here (see: pip config list), and their" \
+	    "files may have other hashes: installing requirements.txt, without hashes."; \
+	fi; \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check \
+	  -r "$$packages" || stop
 	@touch $(READY)

@@ -1,5 +1,6 @@
 """Setting up stops with a sentence where it cannot go on."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ def make(tmp_path):
     """Call make in a folder that holds nothing but the Makefile and requirements."""
     if shutil.which("make") is None:
         pytest.skip("needs make")
-    for name in ("Makefile", "requirements.txt"):
+    for name in ("Makefile", "requirements.txt", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
 
     def call(*arguments):
@@ -68,6 +69,45 @@ def test_a_second_call_sets_up_nothing(make, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+# A Python that makes a .venv whose pip has some settings and notes what it installs.
+WITH_PIP = """case "$2" in
+venv) mkdir -p .venv/bin && cp "$0" .venv/bin/python;;
+pip) case "$3" in config) echo "{config}";; install) echo "$@" > installed;; esac;;
+esac"""
+CONFIGS = {
+    "": "requirements.lock",
+    "global.index-url='https://example.org/simple'": "requirements.lock",
+    "global.extra-index-url='https://example.org/simple'": "requirements.txt",
+    ":env:.find-links='/srv/wheels'": "requirements.txt",
+}
+
+
+@pytest.mark.parametrize("named", [None, "requirements.txt", "requirements.lock"])
+@pytest.mark.parametrize("config", CONFIGS)
+def test_what_is_installed_has_hashes_unless_pip_has_further_sources(
+    make, tmp_path, config, named
+):
+    python = old_python(tmp_path, WITH_PIP.format(config=config))
+    packages = [f"PACKAGES={named}"] if named else []
+    done = make(READY, f"PYTHON={python}", "NEED_GB=0", *packages)
+    assert done.returncode == 0, done.stderr
+    chosen = (tmp_path / "installed").read_text().split()[-1]
+    assert chosen == (named or CONFIGS[config])
+    is_told = "installing requirements.txt, without hashes" in done.stdout
+    assert is_told == (not named and CONFIGS[config] == "requirements.txt")
+
+
+def test_the_lock_has_each_requirement_and_a_hash_of_each_file():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    wanted = {line.split("#")[0].strip() for line in lines} - {""}
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    assert "://" not in lock and "--index" not in lock and "--find-links" not in lock
+    entries = re.sub(r"^#.*\n", "", lock, flags=re.MULTILINE).replace("\\\n", " ")
+    hashed = re.compile(r"(\S+==\S+)( ; [^-]*)?(\s+--hash=sha256:[0-9a-f]{64})+\s*")
+    found = [hashed.fullmatch(entry) for entry in entries.splitlines()]
+    assert all(found) and wanted <= {entry[1] for entry in found}
+
+
 TEXTS = [
     *["my text.txt", 'a"; touch x; ".txt', "a$(touch x).txt", "a`touch x`.txt"],
     *["$HOME.txt", "$(TEXT)", "$$", "a$", "${shell touch x}", "$(shell touch x)"],
@@ -93,12 +133,12 @@ def test_the_name_of_a_text_is_only_a_name(make, tmp_path, text):
     script.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > arguments\n')
     script.chmod(0o755)
     (tmp_path / ".venv" / "ready").touch()
+    before = {path.name for path in tmp_path.iterdir()}
     done = make("train", f"TEXT={text}")
     assert done.returncode == 0, done.stderr
     arguments = (tmp_path / "arguments").read_text(encoding="utf-8").splitlines()
     assert arguments == ["-m", "ch05.pretrain", f"--text={text}"]
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"Makefile", "requirements.txt", ".venv", "arguments"}
+    assert {path.name for path in tmp_path.iterdir()} == before | {"arguments"}
 
 
 def test_without_a_name_the_text_is_the_courses_own(make, tmp_path):

@@ -338,14 +338,14 @@ def test_hugging_faces_files_are_of_a_known_revision(
     assert (file.sha256 is not None) == is_pinned
 
 
-UNPINNED = [
-    (1500, "right size, content unknown"),
-    (1499, "damaged: 1,500 of 1,499 bytes"),
-    (None, "size and content unknown"),
-]
+UNPINNED = {
+    1500: "right size, content unknown",
+    1499: "damaged: 1,500 of 1,499 bytes",
+    None: "size and content unknown",
+}
 
 
-@pytest.mark.parametrize(("size", "state"), UNPINNED)
+@pytest.mark.parametrize(("size", "state"), UNPINNED.items())
 def test_what_is_not_known_is_never_called_whole(tmp_path, size, state):
     (tmp_path / "file").write_bytes(bytes(1500))
     assert RemoteFile("file", size, None, ()).state_in(tmp_path) == state
