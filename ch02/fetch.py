@@ -110,10 +110,10 @@ def fetch(urls, path, *, sha256=None, size=None, progress=True):
     try:
         if is_whole(path, part.sha256, size):
             return path
-        if is_offline() and size_of(part.path) is None:
-            raise FetchError(offline_words(urls, path, size))
         for used in (path, part.path, part.source):
             check_regular(used)
+        if is_offline() and size_of(part.path) is None:
+            raise FetchError(offline_words(urls, path, size))
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
             if not is_whole(path, part.sha256, size):  # another process was not faster

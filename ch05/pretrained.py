@@ -169,7 +169,8 @@ def verify(name):
                 is_damaged = True
     if model and name in VERDICT_LOSSES:
         verify_losses(name, model)
-    get_it = f"`python -m ch05.pretrained get {name.split()[0]}` fetches what lacks"
+    command = f"python -m ch05.pretrained get {name.split()[0]}"
+    get_it = f"`{command}` fetches what is missing"
     if is_damaged:
         raise FetchError(
             f"not all of {name} is sound, as said above; nothing was changed. Move "

@@ -655,10 +655,14 @@ STRANGE = {
 }
 
 
+@pytest.mark.parametrize("offline", ["0", "1"])
 @pytest.mark.parametrize("kind", STRANGE)
 @pytest.mark.parametrize("suffix", ["", ".part", ".part.source"])
 @pytest.mark.timeout(30)  # a pipe would be waited for, and a device has no end
-def test_what_is_no_file_is_named_and_left_alone(server, target, kind, suffix):
+def test_what_is_no_file_is_named_and_left_alone(
+    server, target, monkeypatch, kind, suffix, offline
+):
+    monkeypatch.setenv("LLMS_OFFLINE", offline)
     target.parent.mkdir()
     strange = target.with_name(f"model.bin{suffix}")
     STRANGE[kind](strange)

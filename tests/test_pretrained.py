@@ -585,7 +585,7 @@ def test_verify_fails_for_a_damaged_file_beside_a_whole_source(
 def test_verify_says_when_nothing_is_here(folder, monkeypatch):
     said = run(monkeypatch, "verify", SMALL)
     assert said.startswith(f"error: no source of {SMALL} is whole; ")
-    assert "get gpt2-small` fetches what lacks" in said
+    assert "get gpt2-small` fetches what is missing" in said
 
 
 # what a reader put there
