@@ -61,8 +61,8 @@ def write_vocab(path, vocab, special_tokens):
 
 def read_vocab(path):
     """Read a file of `write_vocab`: ({token bytes: id}, {special token: id})."""
-    content = read_json(path)
     try:
+        content = read_json(path)
         vocab, special_tokens = (
             spelled_as_bytes(content["vocab"]),
             content["special_tokens"],

@@ -73,7 +73,7 @@ def build_gpt2(name, read, is_known):
     is_known: these are the published weights of 124M, whose text is known too.
     """
     config = gpt2_config(name)
-    read = checked(read, array_shapes(config))
+    read = with_checked_shapes(read, array_shapes(config))
     steps = gpt_steps(read, config["n_layers"], config["n_heads"])
     model = build_model(config).eval()
     copy_openai_weights(model, read)
@@ -94,7 +94,7 @@ def array_shapes(config):
     return shapes | {name: tuple(reversed(shapes[name])) for name in ("wte", "wpe")}
 
 
-def checked(read, shapes):
+def with_checked_shapes(read, shapes):
     """read(name), which raises DamagedCheckpoint for an array of another shape or type.
 
     A reader may have put any file there.

@@ -10,7 +10,7 @@ import numpy as np
 from ch02.files import check_regular, read_json
 from ch02.messages import one_line
 
-SETTINGS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")  # in hparams.json
+HPARAMS = ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer")  # in hparams.json
 
 
 class DamagedCheckpoint(ValueError):
@@ -92,10 +92,10 @@ def read_settings(folder):
         settings = read_json(path)
     except ValueError as error:
         raise DamagedCheckpoint(error) from None
-    sizes = [settings.get(key) if isinstance(settings, dict) else 0 for key in SETTINGS]
+    sizes = [settings.get(key) if isinstance(settings, dict) else 0 for key in HPARAMS]
     if not all(type(size) is int and size > 0 for size in sizes):
         raise DamagedCheckpoint(
-            f"{path} is damaged: it must give the numbers {', '.join(SETTINGS)}"
+            f"{path} is damaged: it must give the numbers {', '.join(HPARAMS)}"
         )
     names = TensorFlowReader(Path(folder) / "model.ckpt").names()
     blocks = {name.split("/")[0] for name in names if re.match(r"h\d+/", name)}

@@ -1327,6 +1327,7 @@ def spam_zip(monkeypatch):
         archive.writestr("SMSSpamCollection", lines)
     for name, content in (("MEMBER", lines), ("ZIP", file.getvalue())):
         monkeypatch.setattr(spam, f"{name}_SHA256", sha256(content).hexdigest())
+        monkeypatch.setattr(spam, f"{name}_SIZE", len(content))
     return file.getvalue()
 
 

@@ -999,8 +999,8 @@ FOLDERS = {
     "/srv/data": Path("/srv/data"),
     "data": ROOT / "data",
     "../data": ROOT / ".." / "data",
-    "~": Path("/home/me"),
-    "~/data": Path("/home/me/data"),
+    "~": Path("/readers/me"),
+    "~/data": Path("/readers/me/data"),
 }
 
 
@@ -1008,7 +1008,7 @@ FOLDERS = {
 def test_llms_downloads_names_the_same_folder_from_everywhere(
     monkeypatch, tmp_path, value, folder
 ):
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/readers/me")
     monkeypatch.setenv("LLMS_DOWNLOADS", value)
     assert downloads_folder() == folder
     monkeypatch.chdir(tmp_path)
