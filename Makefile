@@ -5,6 +5,7 @@
 # make notebooks   run every notebook in full and save its outputs
 # make shakespeare train on tiny Shakespeare for three minutes, killed on the way
 # make kill-test   kill a run 200 times and compare it with one that was left alone
+# make mutants     change lesson modules in 400 places; do the tests notice?
 #
 # Each sets up .venv first, once, from requirements.lock: every package of
 # requirements.txt and what it needs, with the sha256 of each file. A change of either
@@ -20,7 +21,7 @@ PACKAGES :=
 # Gigabytes that the packages take; PyTorch for Linux brings NVIDIA's libraries along.
 NEED_GB := $(if $(filter Darwin,$(shell uname -s)),6,12)
 
-.PHONY: train test lint lab notebooks lock shakespeare kill-test
+.PHONY: train test lint lab notebooks lock shakespeare kill-test mutants
 .DEFAULT_GOAL := train
 
 train: $(READY)
@@ -52,6 +53,9 @@ lock: $(READY)
 	@.venv/bin/python -m uv pip compile --universal --python-version 3.11 --quiet \
 	  --generate-hashes --no-emit-index-url --no-annotate \
 	  --output-file requirements.lock requirements.txt
+
+mutants: $(READY)
+	@.venv/bin/python -m tests.mutants
 
 SUITS := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
