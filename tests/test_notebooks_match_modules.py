@@ -21,7 +21,8 @@ from tests.notebooks import (
 SUPPORT = {
     "fetch.py",
     "files.py",
-    "messages.py",
+    "console.py",
+    "json_files.py",
     "transfer.py",
     "pretrained.py",
     "device.py",
