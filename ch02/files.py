@@ -1,10 +1,11 @@
 """Files: written whole or not at all, and read or refused in a sentence (support)."""
 
+import errno
 import hashlib
 import json
 import os
 import re
-import stat
+import secrets
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -12,46 +13,7 @@ from pathlib import Path
 from ch02.messages import one_line, say
 
 STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
-KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-# how texts in other encodings begin; UTF-32's mark begins with one of UTF-16
-MARKS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-}
-
-
-def check_regular(path):
-    """Raise ValueError if a folder, a pipe or a device lies where a file is expected.
-
-    Opening those could take for ever. Nothing at all may lie there.
-    """
-    try:
-        kind = KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except ValueError as error:
-        raise ValueError(f"{one_line(path)} is no file's name: {error}") from None
-    if kind:
-        raise ValueError(
-            f"{one_line(path)} is {kind}, and a file is expected there: move it away "
-            "or give another name"
-        )
-
-
-def size_of(path):
-    """The bytes of a file; None where no file is, or none that one may look at."""
-    with suppress(OSError, ValueError):
-        check_regular(path)
-        return os.stat(path).st_size
-    return None
+TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{16}\.tmp")  # the names that `replacing` gives
 
 
 def sha256_of(path):
@@ -185,7 +147,7 @@ def replacing(path):
     """Give a temporary path to write to; it becomes `path` if nothing goes wrong."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_path(path)
     try:
         yield temporary
         move_into_place(temporary, path)
@@ -193,10 +155,68 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
+def temporary_path(path):
+    """Where a file is written before it gets its name; no reader has such a name."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def remove_temporaries(folder, names):
+    """Remove what `replacing` left in a folder when a process was killed.
+
+    names: a pattern of the files that were to be written. Nothing else is touched.
+    """
+    for entry in Path(folder).iterdir():
+        match = TEMPORARY.fullmatch(entry.name)
+        if match and names.fullmatch(match[1]) and entry.is_file():
+            entry.unlink()
+
+
 def write_atomically(path, content):
     """Write bytes so that `path` holds all of them or stays as it was."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
+
+
+def make_folder(path):
+    """Make a folder, if there is none; ValueError if a file has its name."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"{path} cannot be a folder: a file has this name, or a part of it. Name "
+            "another folder"
+        ) from None
+
+
+def check_writable(path, num_bytes):
+    """Raise OSError unless num_bytes can be written to where a file is to lie.
+
+    They are written and synced, under a name of their own, and removed again.
+    """
+    temporary = temporary_path(Path(path))
+    try:
+        with open(temporary, "wb") as file:
+            fill(file, num_bytes)
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fill(file, num_bytes):
+    """Let an open file have num_bytes bytes that the disk has set aside for it."""
+    with suppress(AttributeError):  # macOS does not have the function
+        try:
+            if num_bytes:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+    for start in range(0, num_bytes, 2**20):
+        file.write(bytes(min(2**20, num_bytes - start)))
+    file.flush()
 
 
 class Part:

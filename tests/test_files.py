@@ -1,5 +1,6 @@
 """Files appear whole or not at all, and what a reader brings is read or named."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,15 +11,12 @@ import pytest
 
 from ch02.files import (
     Part,
-    check_regular,
     check_sha256,
+    check_writable,
+    make_folder,
     move_into_place,
-    read_json,
-    read_text,
+    remove_temporaries,
     replacing,
-    set_aside,
-    sha256_of,
-    size_of,
     write_atomically,
 )
 
@@ -43,6 +41,62 @@ def test_what_fails_half_way_leaves_the_old_file(target):
         temporary.write_bytes(b"ne")
         raise KeyError
     assert target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_goes_and_a_readers_files_stay(tmp_path):
+    with replacing(tmp_path / "model.bin") as temporary:
+        name = temporary.name
+        temporary.write_bytes(b"whole")
+    for left in (name, name.replace("model", "other")):
+        (tmp_path / left).write_bytes(b"half")
+    mine = ["model.bin.tmp", "model.bin.4711.tmp", f"a.{name}", f"{name}.old"]
+    mine += [name.replace(".tmp", ""), name.upper(), name.replace(".bin", "")]
+    for other in mine:
+        (tmp_path / other).write_bytes(b"a reader's")
+    remove_temporaries(tmp_path, re.compile(r"model\.bin"))
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {*mine, "model.bin", name.replace("model", "other")}
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 3 * 2**20 + 1])
+@pytest.mark.parametrize("has_fallocate", [True, False])
+def test_whether_a_place_can_be_written_is_tried(
+    tmp_path, monkeypatch, num_bytes, has_fallocate
+):
+    if not has_fallocate:
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    sizes, usual = [], os.fsync
+
+    def fsync(number):
+        sizes.append(os.fstat(number).st_size)
+        usual(number)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    check_writable(tmp_path / "model.bin", num_bytes)
+    assert sizes == [num_bytes] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize("function", ["fsync", "posix_fallocate"])
+def test_a_place_that_cannot_be_written_is_named(
+    tmp_path, monkeypatch, number, function
+):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, function, fail, raising=False)
+    with pytest.raises(OSError, match=f"{os.strerror(number)}: .*model.bin") as caught:
+        check_writable(tmp_path / "model.bin", 100)
+    assert caught.value.errno == number and list(tmp_path.iterdir()) == []
+
+
+def test_a_file_cannot_be_a_folder(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").write_bytes(b"a reader's")
+    for path in (tmp_path / "file", tmp_path / "file" / "b"):
+        with pytest.raises(ValueError, match=f"{path} cannot be a folder: a file has"):
+            make_folder(path)
 
 
 def test_the_bytes_are_on_the_disk_before_the_name(target, monkeypatch):

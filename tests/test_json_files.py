@@ -1,0 +1,90 @@
+"""Small JSON files are read whole or refused in a sentence, whatever they are."""
+
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ch02.json_files import parse_json, read_json, read_sealed, write_sealed
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.floats(-9, 9),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(VALUES)
+def test_json_is_parsed(value):
+    assert parse_json(json.dumps(value)) == value
+    assert parse_json(json.dumps(value).encode()) == value
+
+
+BROKEN = [b"", b"{", b"\xff", b"\0\0", b"NaN", b"[-Infinity]", b"[" * 10**5]
+BROKEN += [b'{"a":' * 10**5, b"9" * 10**5, b"1 2", b"'a'"]
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[:9]))
+def test_what_is_no_json_is_refused(tmp_path, content):
+    with pytest.raises(ValueError):
+        parse_json(content)
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.json is damaged: "):
+        read_json(path)
+
+
+def make(path, kind):
+    """Let something be at a path that is no small file."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "link":
+        path.symlink_to("nowhere")
+    elif kind == "huge":
+        path.touch()
+        os.truncate(path, 10**12)
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "device", "link", "none", "huge"])
+def test_what_is_no_small_file_is_not_read(tmp_path, kind):
+    make(tmp_path / "a.json", kind)
+    reason = "it has 1,000,000,000,000 bytes" if kind == "huge" else "a regular file"
+    for read in (read_json, lambda path: read_sealed(path, {"a"})):
+        with pytest.raises(ValueError, match=rf"a\.json is .*{reason}"):
+            read(tmp_path / "a.json")
+
+
+def test_a_sealed_dict_comes_back(tmp_path):
+    path = tmp_path / "a.json"
+    write_sealed(path, {"a": 1, "b": ["é", None]})
+    assert read_sealed(path, {"a"}) == {"a": 1, "b": ["é", None]}
+    with pytest.raises(ValueError, match=r"a\.json is damaged: it has no c"):
+        read_sealed(path, {"a", "c"})
+
+
+@pytest.mark.parametrize("content", [[], None, 7, "a", {}, {"a": 1}, {"sha256": 1}])
+def test_what_is_not_sealed_is_refused(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"a\.json is damaged: its? "):
+        read_sealed(path, set())
+
+
+def test_every_character_of_a_sealed_dict_counts(tmp_path):
+    path = tmp_path / "a.json"
+    write_sealed(path, {"a": 17, "b": {"c": "word"}})
+    content = path.read_bytes()
+    for place in range(len(content)):
+        if content[place : place + 1].isspace():
+            continue
+        changed = bytearray(content)
+        changed[place] ^= 1
+        path.write_bytes(changed)
+        with pytest.raises(ValueError):
+            read_sealed(path, {"a"})
