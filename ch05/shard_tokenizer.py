@@ -1,13 +1,16 @@
 """The tokenizer of token shards, kept beside them (support: used, not taught)."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import tiktoken
 
 from ch02.bpe import SPLIT_PATTERN
-from ch02.files import check_sha256, sha256_of
+from ch02.console import say
+from ch02.files import replacing, sha256_of
 from ch02.tokenizer import BPETokenizer, get_tokenizer
-from ch05.shards import WRITE_AGAIN, read_index
+from ch05.shards import MEND, read_index
 
 VOCABULARY = "tokenizer.json"
 
@@ -36,16 +39,7 @@ def record_tokenizer(folder, tokenizer):
     if "<|endoftext|>" not in encoding.special_tokens_set:
         raise ValueError("the tokenizer has no <|endoftext|>: train one that has it")
     if encoding is not tokenizer:
-        path = folder / VOCABULARY
-        if not path.is_file():
-            tokenizer.save(path)
-        saved = BPETokenizer.load(path)
-        if (saved.vocab, saved.special_tokens) != (
-            tokenizer.vocab,
-            tokenizer.special_tokens,
-        ):
-            raise ValueError(f"{path} is another tokenizer: name another folder")
-        digest = sha256_of(path)
+        digest = keep_vocabulary(folder, tokenizer)
     return {
         "tokenizer": encoding.name,
         "tokenizer_sha256": digest,
@@ -55,6 +49,41 @@ def record_tokenizer(folder, tokenizer):
     }
 
 
+def keep_vocabulary(folder, tokenizer):
+    """Let a folder hold the vocabulary of a BPETokenizer; returns its file's sha256.
+
+    One that got damaged is written again. ValueError if there is another one.
+    """
+    path = folder / VOCABULARY
+    if not os.path.lexists(path):
+        tokenizer.save(path)
+    elif not holds(path, tokenizer):
+        with replacing(path) as temporary:
+            tokenizer.save(temporary)
+            if sha256_of(temporary) != known_sha256(folder):
+                raise ValueError(f"{path} is another tokenizer: name another folder")
+        say(f"{path} was damaged; it is written again")
+    return sha256_of(path)
+
+
+def holds(path, tokenizer):
+    """True if a file holds this BPETokenizer; False for another, and for no file."""
+    with suppress(ValueError):
+        saved = BPETokenizer.load(path)
+        return (saved.vocab, saved.special_tokens) == (
+            tokenizer.vocab,
+            tokenizer.special_tokens,
+        )
+    return False
+
+
+def known_sha256(folder):
+    """The sha256 that a folder's index has of its vocabulary; None without an index."""
+    with suppress(ValueError):
+        return read_index(folder)["tokenizer_sha256"]
+    return None
+
+
 def load_shard_tokenizer(folder):
     """The tokenizer that wrote a folder's shards; ValueError if its file is damaged."""
     index = read_index(folder)
@@ -62,6 +91,7 @@ def load_shard_tokenizer(folder):
         return get_tokenizer(index["tokenizer"])
     path = Path(folder) / VOCABULARY
     if not path.is_file():
-        raise ValueError(f"{path} is missing; {WRITE_AGAIN}")
-    check_sha256(path, index["tokenizer_sha256"])
+        raise ValueError(f"{path} is missing; {MEND}")
+    if sha256_of(path) != index["tokenizer_sha256"]:
+        raise ValueError(f"{path} is damaged; {MEND}")
     return BPETokenizer.load(path)

@@ -4,11 +4,13 @@ Texts come as pieces, in an order that is always the same. A shard is written wh
 tokens are together, its file first and its entry in shards.json then, each flushed to
 the disk. The entry says in which piece the shard ends; so a process that was killed
 loses the shard in hand, one of each split, and the next one goes on behind that piece.
+A shard that got damaged is written again in the same way, to the bytes it had.
 """
 
 import hashlib
 import math
 import os
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,13 +18,19 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ch02.files import write_atomically
-from ch05.shard_tokenizer import as_encoding, record_tokenizer
+from ch02.console import say
+from ch02.files import (
+    check_writable,
+    make_folder,
+    remove_temporaries,
+    write_atomically,
+)
+from ch05.shard_tokenizer import VOCABULARY, as_encoding, record_tokenizer
 from ch05.shards import (
     ID_TYPES,
     INDEX,
     SPLITS,
-    check_shards,
+    find_faults,
     read_index,
     shard_path,
     write_index,
@@ -30,14 +38,18 @@ from ch05.shards import (
 from ch05.text_pieces import NOWHERE, batches, numbered
 
 SHARD_TOKENS = 10_000_000  # 20 MB in memory and on disk
+SHARD_NAMES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}\.bin")
+NAMES = re.compile(
+    f"{SHARD_NAMES.pattern}|{re.escape(INDEX)}|{re.escape(VOCABULARY)}"
+)  # of all that is written to a folder
 
 
 @contextmanager
 def only_writer(folder):
     """Make a folder, and let no second process write its shards at the same time."""
+    make_folder(folder)
+    lock = FileLock(folder / "shards.lock")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "shards.lock")
         lock.acquire(blocking=False)
     except Timeout:
         raise ValueError(
@@ -45,9 +57,7 @@ def only_writer(folder):
             "another folder"
         ) from None
     try:
-        for pattern in ("*.bin.*.tmp", "*.json.*.tmp"):  # of processes that died
-            for left_over in folder.glob(pattern):
-                left_over.unlink()
+        remove_temporaries(folder, NAMES)  # of processes that died
         yield
     finally:
         lock.release()
@@ -56,53 +66,92 @@ def only_writer(folder):
 def open_index(folder, settings):
     """The index of a folder's shards, or a new one.
 
-    Raises ValueError if the folder was begun with other settings, or is damaged.
+    Raises ValueError if the folder was begun with other settings, if the index is
+    damaged, or if there is none and the folder holds shards that are not ours then.
     """
-    if not (folder / INDEX).is_file():
+    if not os.path.lexists(folder / INDEX):
+        for entry in folder.iterdir():
+            if SHARD_NAMES.fullmatch(entry.name):
+                raise ValueError(
+                    f"{folder} holds {entry.name}, but no {INDEX} that knows it: name "
+                    "another folder, or move that file away"
+                )
         shards = {split: [] for split in SPLITS}
         return settings | {"end": None, "shards": shards}
     index = read_index(folder)
     for key, value in settings.items():
-        if index[key] != value:
+        if index.get(key) != value:
             raise ValueError(
-                f"the shards in {folder} were begun with {key} {index[key]}, not "
+                f"the shards in {folder} were begun with {key} {index.get(key)}, not "
                 f"{value}: name another folder"
             )
-    check_shards(folder, index)
     return index
 
 
 class SplitWriter:
-    """The tokens of one split on their way into its shards."""
+    """The tokens of one split on their way into its shards.
 
-    def __init__(self, folder, split, index):
+    damaged: the paths of shards to write again. They come first, in their order; then
+    come those that the index does not have yet.
+    """
+
+    def __init__(self, folder, split, index, damaged=()):
         self.folder, self.split, self.index = folder, split, index
         self.shards = index["shards"][split]
         self.buffer = np.empty(index["shard_tokens"], ID_TYPES[index["dtype"]])
         self.num_filled = 0
-        last = self.shards[-1] if self.shards else {"piece": -1, "piece_tokens": 0}
-        # where the shards end that were here before: what comes earlier is in them
-        self.old_piece, self.old_tokens = last["piece"], last["piece_tokens"]
+        numbers = range(len(self.shards))
+        self.to_do = [n for n in numbers if self.path(n) in damaged]
+        self.to_do.append(len(self.shards))
+
+    def path(self, number):
+        """Where a shard lies."""
+        return shard_path(self.folder, self.split, number)
+
+    def begin(self, number):
+        """Where a shard begins: the number of a piece, and tokens of it before that."""
+        if number == 0:
+            return -1, 0
+        last = self.shards[number - 1]
+        return last["piece"], last["piece_tokens"]
+
+    def needs(self, piece):
+        """True if some of the tokens of a piece of this number are to be written."""
+        for number in self.to_do:
+            if piece < self.begin(number)[0]:
+                return False
+            if number == len(self.shards) or piece <= self.shards[number]["piece"]:
+                return True
+        return False
 
     def add(self, ids, place):
         """Take the token ids of a piece; write each shard that they fill."""
         ids = np.array(ids, self.buffer.dtype)
-        start = self.old_tokens if place.piece == self.old_piece else 0
-        while start < len(ids):
-            room = self.buffer[self.num_filled :]
-            taken = ids[start : start + len(room)]
-            room[: len(taken)] = taken
-            start += len(taken)
+        while True:
+            number = self.to_do[0]
+            piece, num_before = self.begin(number)
+            start = num_before if place.piece == piece else 0
+            taken = ids[start : start + self.size(number) - self.num_filled]
+            if place.piece < piece or len(taken) == 0:
+                return
+            self.buffer[self.num_filled : self.num_filled + len(taken)] = taken
             self.num_filled += len(taken)
-            self.end = place, start
-            if self.num_filled == len(self.buffer):
-                self.write()
+            self.end = place, start + len(taken)
+            if self.num_filled < self.size(number):
+                return
+            self.write()
+
+    def size(self, number):
+        """How many tokens a shard has; a new one has at most as many."""
+        if number < len(self.shards):
+            return self.shards[number]["tokens"]
+        return len(self.buffer)
 
     def write(self):
         """Write the tokens that are here, if any, to a shard, and tell the index."""
         if self.num_filled == 0:
             return
-        path = shard_path(self.folder, self.split, len(self.shards))
+        number = self.to_do.pop(0)
         content = self.buffer[: self.num_filled].tobytes()
         place, num_tokens = self.end
         shard = place._asdict() | {
@@ -111,15 +160,41 @@ class SplitWriter:
             "piece_tokens": num_tokens,  # of the piece it ends in, in it or before it
         }
         self.num_filled = 0
-        try:
-            write_atomically(path, content)
-            self.shards.append(shard)
+        with saying_how_to_go_on(self.path(number)):
+            if number < len(self.shards):
+                self.mend(number, shard, content)
+            else:
+                self.append(shard, content)
+
+    def mend(self, number, shard, content):
+        """Write a damaged shard again; ValueError if it would not be what it was."""
+        if shard != self.shards[number]:
+            raise ValueError(
+                f"{self.path(number)} is damaged, and the tokenizer does not give the "
+                "ids any more that it held: name another folder"
+            )
+        write_atomically(self.path(number), content)
+
+    def append(self, shard, content):
+        """Write a new shard, in a folder that has an index, and add it to that."""
+        if not (self.folder / INDEX).is_file():
             write_index(self.folder, self.index)
-        except OSError as error:
-            raise OSError(
-                f"{path}: {error.strerror}. The shards before it are whole; mend that, "
-                "and the same command goes on"
-            ) from error
+        write_atomically(self.path(len(self.shards)), content)
+        self.shards.append(shard)
+        self.to_do.append(len(self.shards))
+        write_index(self.folder, self.index)
+
+
+@contextmanager
+def saying_how_to_go_on(path):
+    """Let an OSError in the `with` block say what can be done about it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            f"{path}: {error.strerror}. The shards before it are whole; mend that, and "
+            "the same command goes on"
+        ) from error
 
 
 def checked(placed_pieces, index, folder):
@@ -160,18 +235,29 @@ def write_shards(pieces, folder, tokenizer, *, shard_tokens=SHARD_TOKENS, size=N
     if shard_tokens < 1:
         raise ValueError(f"shard_tokens {shard_tokens} must be at least 1")
     folder = Path(folder)
-    bar = tqdm(total=size, unit="B", unit_scale=True)
-    with only_writer(folder), bar:
+    with only_writer(folder):
         settings = record_tokenizer(folder, tokenizer) | {"shard_tokens": shard_tokens}
         index = open_index(folder, settings)
+        damaged = find_faults(folder, index, verify=True)
+        for path, fault in damaged.items():
+            say(f"{path} {fault}; it is written again")
+        if damaged or not index["end"]:
+            num_ids = shard_tokens if size is None else min(shard_tokens, size)
+            with saying_how_to_go_on(folder):
+                num_bytes = num_ids * ID_TYPES[index["dtype"]].itemsize
+                check_writable(folder / INDEX, num_bytes)
         encoding = as_encoding(tokenizer)
-        writers = {split: SplitWriter(folder, split, index) for split in SPLITS}
-        for batch in batches(checked(numbered(pieces, bar), index, folder)):
-            add_batch(batch, writers, encoding)
+        writers = {
+            split: SplitWriter(folder, split, index, damaged) for split in SPLITS
+        }
+        with tqdm(total=size, unit="B", unit_scale=True) as bar:
+            for batch in batches(checked(numbered(pieces, bar), index, folder)):
+                add_batch(batch, writers, encoding)
         for writer in writers.values():
             writer.write()
         index["end"] = batch[-1][0]._asdict()
-        write_index(folder, index)
+        with saying_how_to_go_on(folder / INDEX):
+            write_index(folder, index)
     return index
 
 
@@ -180,7 +266,7 @@ def add_batch(batch, writers, encoding):
     needed = [
         (place, piece)
         for place, piece in batch
-        if place.piece >= writers[piece.split].old_piece
+        if writers[piece.split].needs(place.piece)
     ]
     rows = encoding.encode_ordinary_batch(
         [piece.text for _, piece in needed], num_threads=os.cpu_count()

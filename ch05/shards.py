@@ -7,20 +7,26 @@ shards.json, which says how many and what they mean. ch05/shard_writer.py writes
 Shapes: b = batch, max_length is the length of a window in tokens.
 """
 
-import hashlib
-import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+from tqdm.auto import tqdm
 
-from ch02.files import sha256_of, write_atomically
+from ch02.files import sha256_of
+from ch02.json_files import content_sha256, read_sealed, write_sealed
 
 INDEX = "shards.json"
+KEYS = {"dtype", "end", "eot_id", "shards", "vocab_size"}  # of an index, among others
 SPLITS = "train", "val"
 ID_TYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
-WRITE_AGAIN = "delete the folder and write it again: python -m ch05.pretrain tokenize"
+MEND = (
+    "the command that wrote it mends it, with the same texts: python -m ch05.pretrain "
+    "tokenize"
+)
 
 
 def shard_path(folder, split, number):
@@ -28,53 +34,73 @@ def shard_path(folder, split, number):
     return Path(folder) / f"{split}-{number:05}.bin"
 
 
-def index_sha256(index):
-    """The sha256 of an index, as hexadecimal digits."""
-    return hashlib.sha256(json.dumps(index, sort_keys=True).encode()).hexdigest()
-
-
 def write_index(folder, index):
     """Write shards.json, whole or not at all, with its own sha256 in it."""
-    content = json.dumps(index | {"sha256": index_sha256(index)}, indent=1)
-    write_atomically(Path(folder) / INDEX, content.encode())
+    write_sealed(Path(folder) / INDEX, index)
 
 
 def read_index(folder):
     """Read shards.json: a dict. ValueError if it is missing or damaged."""
     path = Path(folder) / INDEX
-    if not path.is_file():
+    if Path(folder).is_file():
+        raise ValueError(f"{folder} is a file, and a folder of shards was expected")
+    if not os.path.lexists(path):
         raise ValueError(
             f"{folder} holds no {INDEX}; `python -m ch05.pretrain tokenize {folder} "
             "FILE...` writes it"
         )
     try:
-        index = json.loads(path.read_bytes())
-        is_whole = index.pop("sha256") == index_sha256(index)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        is_whole = False
-    if not is_whole:
-        raise ValueError(f"{path} is damaged; {WRITE_AGAIN}")
-    return index
+        return read_sealed(path, KEYS)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}. Delete it and the shards beside it, *.bin, and write them "
+            "again: python -m ch05.pretrain tokenize"
+        ) from None
+
+
+def named_shards(folder, index):
+    """The paths of all shards and what the index says of each: a list of pairs."""
+    return [
+        (shard_path(folder, split, number), shard)
+        for split in SPLITS
+        for number, shard in enumerate(index["shards"][split])
+    ]
+
+
+def fault_of(path, shard, size_of_id, verify):
+    """What is wrong with a shard, in a few words; "" if nothing is."""
+    if not path.is_file():
+        return "is missing, or it is not a regular file"
+    size, known = path.stat().st_size, shard["tokens"] * size_of_id
+    if size != known:
+        return f"is damaged: it has {size:,} bytes, not {known:,}"
+    if verify and sha256_of(path) != shard["sha256"]:
+        return f"is damaged: its sha256 is not the one in {INDEX}"
+    return ""
+
+
+def find_faults(folder, index, verify=False, rank=0, world_size=1):
+    """What is wrong with the shards of an index: {path: a few words}.
+
+    Their sizes are compared; verify: their sha256 as well, which takes as long as
+    reading them. Of world_size processes each looks at a share.
+    """
+    size_of_id = ID_TYPES[index["dtype"]].itemsize
+    shards = named_shards(folder, index)[rank::world_size]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        found = threads.map(lambda pair: fault_of(*pair, size_of_id, verify), shards)
+        if verify and shards:
+            found = tqdm(found, "checking shards", len(shards), leave=False)
+        return {path: fault for (path, _), fault in zip(shards, found) if fault}
 
 
 def check_shards(folder, index, verify=False):
-    """Raise ValueError unless all shards have the size they had when written.
+    """Raise ValueError, naming the first, unless all shards are as the index says.
 
     verify: compare their sha256 as well, which takes as long as reading them.
     """
-    size_of_id = ID_TYPES[index["dtype"]].itemsize
-    for split in SPLITS:
-        for number, shard in enumerate(index["shards"][split]):
-            path = shard_path(folder, split, number)
-            if not path.is_file():
-                raise ValueError(f"{path} is missing; {WRITE_AGAIN}")
-            size, known = path.stat().st_size, shard["tokens"] * size_of_id
-            if size != known:
-                fault = f"it has {size:,} bytes, not {known:,}"
-                raise ValueError(f"{path} is damaged: {fault}; {WRITE_AGAIN}")
-            if verify and sha256_of(path) != shard["sha256"]:
-                fault = f"its sha256 is not the one in {INDEX}"
-                raise ValueError(f"{path} is damaged: {fault}; {WRITE_AGAIN}")
+    for path, fault in find_faults(folder, index, verify).items():
+        raise ValueError(f"{path} {fault}; {MEND}")
 
 
 class TokenShards(Dataset):
@@ -100,7 +126,7 @@ class TokenShards(Dataset):
         check_shards(folder, index, verify)
         self.folder, self.split, self.max_length = folder, split, max_length
         self.vocab_size, self.eot_id = index["vocab_size"], index["eot_id"]
-        self.fingerprint = index_sha256(index)[:16]  # other data have another one
+        self.fingerprint = content_sha256(index)[:16]  # other data have another one
         num_tokens = np.array([s["tokens"] for s in index["shards"][split]], dtype=int)
         self.num_tokens = int(num_tokens.sum())
         self.ends = ((num_tokens - 1) // max_length).cumsum()  # of each shard's windows
@@ -108,7 +134,8 @@ class TokenShards(Dataset):
             raise ValueError(
                 f"the {split} part of {folder} has {self.num_tokens} tokens; one "
                 f"window of max_length {max_length} and its next token need "
-                f"{max_length + 1} in a shard: give more text or a smaller max_length"
+                f"{max_length + 1} in a shard: give more text or a smaller max_length "
+                "(--context-length)"
             )
         self.shards = [
             np.memmap(shard_path(folder, split, number), ID_TYPES[index["dtype"]], "r")
@@ -146,6 +173,6 @@ class TokenShards(Dataset):
             raise ValueError(
                 f"{shard_path(self.folder, self.split, number)} is damaged: it holds "
                 f"the token id {tokens.max()}, and the vocabulary has "
-                f"{self.vocab_size}; {WRITE_AGAIN}"
+                f"{self.vocab_size}; {MEND}"
             )
         return torch.from_numpy(tokens.astype(np.int64))

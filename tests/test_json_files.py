@@ -76,6 +76,14 @@ def test_what_is_not_sealed_is_refused(tmp_path, content):
         read_sealed(path, set())
 
 
+@pytest.mark.parametrize("depth", [10, 300, 600, 900, 950, 990, 1000, 2000, 10**5])
+def test_however_deep_the_brackets_are_it_is_a_sentence(tmp_path, depth):
+    path = tmp_path / "a.json"
+    path.write_text('{"a": ' + "[" * depth + "]" * depth + "}")
+    with pytest.raises(ValueError, match=r"a\.json is damaged: "):
+        read_sealed(path, {"a"})
+
+
 def test_every_character_of_a_sealed_dict_counts(tmp_path):
     path = tmp_path / "a.json"
     write_sealed(path, {"a": 17, "b": {"c": "word"}})

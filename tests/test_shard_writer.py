@@ -21,7 +21,7 @@ from ch02.vocabulary import SINGLE_BYTES
 from ch05 import shard_writer, text_pieces
 from ch05.shard_tokenizer import load_shard_tokenizer
 from ch05.shard_writer import write_shards
-from ch05.shards import ID_TYPES, SPLITS, read_index, shard_path
+from ch05.shards import ID_TYPES, SPLITS, read_index, shard_path, write_index
 from ch05.text_pieces import split_texts
 
 STORY = load_text()
@@ -141,7 +141,7 @@ def test_a_vocabulary_of_our_own_lies_beside_the_shards(folder, small_tokenizer)
     with pytest.raises(ValueError, match=r"tokenizer\.json is damaged"):
         load_shard_tokenizer(folder)
     path.unlink()
-    with pytest.raises(ValueError, match=r"tokenizer\.json is missing; delete"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json is missing; the com"):
         load_shard_tokenizer(folder)
 
 
@@ -213,15 +213,9 @@ def test_a_full_disk_leaves_whole_shards_and_can_be_mended(
     assert contents(folder) == unbroken
 
 
-def test_old_shards_are_not_tokenized_again(
-    monkeypatch, folder, small_tokenizer, small_batches
-):
-    with monkeypatch.context() as patch:
-        refuse_to_write(patch, 9)
-        with pytest.raises(OSError, match="No space left"):
-            write(folder, small_tokenizer)
-    first = read_index(folder)["shards"]["train"][-1]["piece"]
-    encoded, usual = [], shard_writer.as_encoding(small_tokenizer)
+def spy_on(monkeypatch, tokenizer, change=lambda ids: ids):
+    """Let the writer encode as this tokenizer does, its ids changed; the texts."""
+    encoded, usual = [], shard_writer.as_encoding(tokenizer)
 
     class Spy:
         """An encoding that notes what it is given."""
@@ -230,9 +224,22 @@ def test_old_shards_are_not_tokenized_again(
 
         def encode_ordinary_batch(self, texts, num_threads):
             encoded.extend(texts)
-            return usual.encode_ordinary_batch(texts, num_threads=num_threads)
+            rows = usual.encode_ordinary_batch(texts, num_threads=num_threads)
+            return [change(row) for row in rows]
 
     monkeypatch.setattr(shard_writer, "as_encoding", lambda tokenizer: Spy())
+    return encoded
+
+
+def test_old_shards_are_not_tokenized_again(
+    monkeypatch, folder, small_tokenizer, small_batches
+):
+    with monkeypatch.context() as patch:
+        refuse_to_write(patch, 9)
+        with pytest.raises(OSError, match="No space left"):
+            write(folder, small_tokenizer)
+    first = read_index(folder)["shards"]["train"][-1]["piece"]
+    encoded = spy_on(monkeypatch, small_tokenizer)
     write(folder, small_tokenizer)
     trained = [p for p in enumerate(split_texts(TEXTS, 0.2)) if p[1].split == "train"]
     assert first > 5
@@ -326,13 +333,36 @@ def test_a_process_may_be_killed_at_any_moment(folder, vocabulary, unbroken):
     assert contents(folder) == unbroken
 
 
-def test_what_dead_processes_left_is_removed(folder, small_tokenizer):
+def test_what_dead_processes_left_is_removed_and_nothing_else(folder, small_tokenizer):
+    """A reader's files stay, whatever they are called."""
     folder.mkdir()
-    (folder / "notes.tmp").write_text("a reader's own")
-    for name in ("train-00002.bin.4711.tmp", "shards.json.4711.tmp"):
+    token = "0123456789abcdef"
+    left = [f"train-00002.bin.{token}.tmp", f"shards.json.{token}.tmp"]
+    mine = ["notes.tmp", "shards.json.4711.tmp", "train-00002.bin.old.tmp", "a.bin.tmp"]
+    mine += [f"notes.{token}.tmp", f"train-x.bin.{token}.tmp", "test-00000.bin"]
+    for name in (*left, *mine):
         (folder / name).write_bytes(b"half")
+    (folder / f"val-00000.bin.{token}.tmp").mkdir()
     write(folder, small_tokenizer)
-    assert [path.name for path in folder.glob("*.tmp")] == ["notes.tmp"]
+    found = {name for name, _ in contents_of(folder)}
+    assert found.isdisjoint(left)
+    assert found >= {*mine, f"val-00000.bin.{token}.tmp"}
+
+
+def contents_of(folder):
+    """What a folder holds: (name, bytes), None for a folder's."""
+    return [
+        (path.name, None if path.is_dir() else path.read_bytes())
+        for path in folder.iterdir()
+    ]
+
+
+def test_shards_that_no_index_knows_are_not_written_over(folder, small_tokenizer):
+    folder.mkdir()
+    (folder / "val-00000.bin").write_bytes(b"a reader's own")
+    with pytest.raises(ValueError, match=r"holds val-00000\.bin, but no shards\.json"):
+        write(folder, small_tokenizer)
+    assert (folder / "val-00000.bin").read_bytes() == b"a reader's own"
 
 
 def test_two_processes_do_not_write_to_one_folder(folder, small_tokenizer):
@@ -393,11 +423,126 @@ def test_other_settings_are_refused(folder, tokenizer, small_tokenizer):
         write(folder, BPETokenizer.train(STORY, 301))
 
 
-def test_a_damaged_folder_is_not_gone_on_with(folder, small_tokenizer):
+def scramble(path, draw):
+    """Give a shard other ids of the vocabulary, in a place or everywhere."""
+    content = bytearray(path.read_bytes())
+    place = draw.randrange(len(content))
+    content[place] ^= 1
+    path.write_bytes(content if draw.random() < 0.5 else bytes(len(content)))
+
+
+def change_length(path, draw):
+    """Cut a shard, or make it longer."""
+    os.truncate(path, draw.choice([0, 1, path.stat().st_size + 2]))
+
+
+def take_away(path, draw):
+    """Let a shard be missing."""
+    path.unlink()
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 2**32),
+    shard_tokens=st.integers(1, 40),
+    num_texts=st.integers(1, 12),
+    is_complete=st.booleans(),
+)
+def test_damaged_shards_are_mended_and_no_others_are_touched(
+    tmp_path_factory, small_tokenizer, seed, shard_tokens, num_texts, is_complete
+):
+    folder, draw = tmp_path_factory.mktemp("shards"), Random(seed)
+    texts = [text[:60] for text in TEXTS[:num_texts]]
+    index = write(folder, small_tokenizer, texts, 0.5, shard_tokens)
+    before = contents(folder)
+    if not is_complete:  # as it is when a process was killed before the last index
+        write_index(folder, index | {"end": None})
+    paths = sorted(folder.glob("*.bin"))
+    damaged = draw.sample(paths, draw.randint(1, len(paths)))
+    nodes = {path: path.stat().st_ino for path in paths if path not in damaged}
+    for path in damaged:
+        draw.choice([scramble, change_length, take_away])(path, draw)
+    write(folder, small_tokenizer, texts, 0.5, shard_tokens)
+    assert contents(folder) == before
+    assert nodes == {path: path.stat().st_ino for path in nodes}
+
+
+def test_what_is_mended_is_said_and_costs_its_own_pieces_only(
+    folder, small_tokenizer, small_batches, monkeypatch, capsys
+):
     write(folder, small_tokenizer)
-    shard_path(folder, "train", 1).unlink()
-    with pytest.raises(ValueError, match=r"train-00001\.bin is missing; delete"):
+    path = shard_path(folder, "train", 1)
+    os.truncate(path, 998)
+    encoded = spy_on(monkeypatch, small_tokenizer)
+    write(folder, small_tokenizer)
+    said = f"{path} is damaged: it has 998 bytes, not 1,000; it is written again\n"
+    assert capsys.readouterr().out == said
+    shards = read_index(folder)["shards"]["train"]
+    first, last = shards[0]["piece"], shards[1]["piece"]
+    pieces = [p for p in split_texts(TEXTS, 0.2) if p.split == "train"]
+    numbers = [n for n, p in enumerate(split_texts(TEXTS, 0.2)) if p.split == "train"]
+    needed = [p.text for n, p in zip(numbers, pieces) if first <= n <= last]
+    assert len(needed) < len(pieces) / 3
+    assert set(needed) <= set(encoded) and len(encoded) <= len(needed) + 4
+
+
+def test_a_shard_that_would_be_another_now_is_not_written(
+    folder, small_tokenizer, monkeypatch
+):
+    """A tokenizer of the same vocabulary that gives other ids, as a bug in it could."""
+    write(folder, small_tokenizer)
+    path = shard_path(folder, "train", 1)
+    path.write_bytes(b"damaged")
+    spy_on(monkeypatch, small_tokenizer, lambda ids: ids[::-1])
+    with pytest.raises(ValueError, match="does not give the ids any more that it held"):
         write(folder, small_tokenizer)
+    assert path.read_bytes() == b"damaged"
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[" * 10**5, b'{"vocab": NaN}'])
+def test_a_damaged_vocabulary_is_mended(folder, small_tokenizer, content, capsys):
+    write(folder, small_tokenizer)
+    before = contents(folder)
+    (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json is another tokenizer"):
+        write(folder, BPETokenizer.train(STORY, 301))
+    write(folder, small_tokenizer)
+    assert contents(folder) == before
+    assert "tokenizer.json was damaged; it is written again" in capsys.readouterr().out
+
+
+def test_a_vocabulary_of_the_reader_is_not_written_over(folder, small_tokenizer):
+    folder.mkdir()
+    (folder / "tokenizer.json").write_bytes(b"a reader's own")
+    with pytest.raises(ValueError, match=r"tokenizer\.json is another tokenizer"):
+        write(folder, small_tokenizer)
+    assert (folder / "tokenizer.json").read_bytes() == b"a reader's own"
+
+
+def test_a_target_that_cannot_be_written_is_found_before_the_first_text(
+    folder, small_tokenizer, monkeypatch
+):
+    """The disk is full from the start; no text is read in vain."""
+
+    def full(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def texts():
+        raise AssertionError("a text was read")
+        yield
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        write(folder, get_tokenizer(), texts())
+    assert contents(folder) == {}
+
+
+def test_a_file_is_no_folder(tmp_path, small_tokenizer):
+    (tmp_path / "file").write_bytes(b"a reader's own")
+    for folder in (tmp_path / "file", tmp_path / "file" / "shards"):
+        with pytest.raises(ValueError, match="cannot be a folder: a file has this"):
+            write(folder, small_tokenizer)
+    assert (tmp_path / "file").read_bytes() == b"a reader's own"
 
 
 def test_no_text_is_refused(folder, small_tokenizer):
