@@ -11,8 +11,10 @@ included, follows from the settings and the step. Each process writes its own pa
 """
 
 import json
+import math
 import os
 import re
+import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,14 +22,31 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from ch02.files import check_sha256, fsync_folder, sha256_of, write_atomically
+from ch02.console import say
+from ch02.files import (
+    check_sha256,
+    check_writable,
+    fsync_folder,
+    make_folder,
+    remove_temporaries,
+    replacing,
+    sha256_of,
+    write_atomically,
+)
+from ch02.json_files import parse_json, read_json, read_sealed, write_sealed
 from ch05.checkpoint import save_weights
+from ch05.preflight import size_in_bytes
 from ch05.ranks import from_rank_0, rank, wait_for_all
-from ch05.spread_state import load_state, save_state, whole_weights
+from ch05.spread_state import load_state, optimizer_steps, save_state, whole_weights
 
 NUM_KEPT = 2  # checkpoints: the last one, and one more in case it gets damaged
 STEP_FOLDER = re.compile(r"step-(\d{7,})")
+PART = re.compile(rf"{STEP_FOLDER.pattern}\.[0-9a-f]{{16}}\.part")
 SEAL = "seal.json"
+FILES = "settings.json", "log.jsonl", "model.safetensors"
+NAMES = re.compile("|".join(map(re.escape, [*FILES, f"{FILES[-1]}.sha256"])))
+SHA256 = re.compile("[0-9a-f]{64}")
+MOST_LINE = 10_000  # bytes of a line of the log
 
 
 class RunFolderError(ValueError):
@@ -41,31 +60,108 @@ def check_finite(model):
             raise FloatingPointError(f"{name} holds numbers that are not finite")
 
 
-def all_settings(settings):
-    """A run's settings and its config's as one dict, to be compared one by one."""
-    found = settings | settings["config"]
-    del found["config"]
-    return found
+def different_settings(old, new):
+    """What differs between two runs' settings, a few words each."""
+    old, new = (kept | kept["config"] | {"config": None} for kept in (old, new))
+    return [
+        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
 
 
-def seal(folder):
-    """Write the sha256 of each file of a folder into it."""
-    digests = {file.name: sha256_of(file) for file in sorted(folder.iterdir())}
-    write_atomically(folder / SEAL, json.dumps(digests, indent=2).encode())
+def seal(folder, step, settings):
+    """Write into a checkpoint's folder what it is, and size and sha256 of each file."""
+    files = {
+        file.name: {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        for file in sorted(folder.iterdir())
+    }
+    content = {"step": step, "settings": settings, "files": files}
+    write_sealed(folder / SEAL, content)
 
 
-def check_seal(folder):
-    """Raise ValueError, or OSError, unless all files are as they were sealed."""
-    for name, digest in json.loads((folder / SEAL).read_text(encoding="utf-8")).items():
-        check_sha256(folder / name, digest)
+def read_seal(folder):
+    """What `seal` wrote: a dict of step, settings and files; ValueError if damaged.
+
+    The course's first version sealed the sha256 of each file, and nothing else: of its
+    checkpoints, step, settings and sizes are None.
+    """
+    path = folder / SEAL
+    content = read_json(path)
+    if not isinstance(content, dict) or "files" in content:
+        return read_sealed(path, {"step", "settings", "files"})
+    if not all(SHA256.fullmatch(str(digest)) for digest in content.values()):
+        raise ValueError(f"{path} is damaged")
+    files = {name: {"bytes": None, "sha256": d} for name, d in content.items()}
+    return {"step": None, "settings": None, "files": files}
+
+
+def check_seal(folder, step, settings=None):
+    """Raise ValueError, or OSError, unless a checkpoint is as it was sealed.
+
+    It has to be that of this step, and of a run with these settings, if they are known.
+    """
+    sealed = read_seal(folder)
+    names = {entry.name for entry in folder.iterdir() if is_sealed(entry.name)}
+    if missing := sorted(sealed["files"].keys() - names):
+        raise ValueError(f"{folder} lacks {missing[0]}")
+    if unknown := sorted(names - sealed["files"].keys()):
+        raise ValueError(
+            f"{folder} holds {unknown[0]}, which does not belong to it: move that file "
+            "away"
+        )
+    for name, file in sealed["files"].items():
+        check_file(folder / name, file)
+    taken = optimizer_steps(folder) if sealed["step"] is None else {sealed["step"]}
+    if taken != {step}:
+        raise ValueError(f"{folder} holds step {min(taken, default=0)}")
+    if settings is not None and sealed["settings"] is not None:
+        different = different_settings(sealed["settings"], settings)
+        if different:
+            raise ValueError(f"{folder} is of another run: {'; '.join(different)}")
+
+
+def is_sealed(name):
+    """True for the files that are sealed; systems put hidden ones into folders."""
+    is_hidden = name.startswith(".") and not name.endswith(".safetensors")
+    return name != SEAL and not is_hidden
+
+
+def check_file(path, sealed):
+    """Raise ValueError unless a file has the sha256 and the size that are known."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not a regular file")
+    size = path.stat().st_size
+    if sealed["bytes"] not in (None, size):
+        raise ValueError(f"{path} has {size:,} bytes, not {sealed['bytes']:,}")
+    check_sha256(path, sealed["sha256"])
+
+
+def parse_entry(line):
+    """A line of a log as a dict; ValueError if `RunFolder.note` has not written it."""
+    entry = parse_json(line)
+    if not isinstance(entry, dict) or type(entry.get("step")) is not int:
+        raise ValueError("an entry has a step")
+    if not all(is_finite_number(value) for value in entry.values()):
+        raise ValueError("an entry has finite numbers")
+    return entry
+
+
+def is_finite_number(value):
+    """True for an int or a float that is not nan, and not infinite."""
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 class RunFolder:
-    """The folder of one run. Rank 0 alone writes what is not a checkpoint's tensors."""
+    """The folder of one run. Rank 0 alone writes what is not a checkpoint's tensors.
+
+    Nothing is deleted in it but what a run has written there.
+    """
 
     def __init__(self, path):
         self.path = Path(path)
         self.log = self.path / "log.jsonl"
+        self.settings = None  # of the run, once they are agreed on
 
     @contextmanager
     def locked(self):
@@ -73,7 +169,7 @@ class RunFolder:
         if rank() > 0:
             yield
             return
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         lock = FileLock(self.path / "lock")
         try:
             lock.acquire(timeout=0)
@@ -89,46 +185,78 @@ class RunFolder:
             lock.release()
 
     def tidy(self):
-        """Remove what a process that was killed had not finished writing."""
-        for part in self.path.glob("step-*.part"):
-            shutil.rmtree(part)
-        for temporary in self.path.glob("*.[0-9]*.tmp"):
-            temporary.unlink()
+        """Remove what a process that was killed had not finished writing.
+
+        RunFolderError if something else than a file has a name that a file needs.
+        """
+        for entry in list(self.path.iterdir()):
+            if PART.fullmatch(entry.name) and not entry.is_symlink():
+                shutil.rmtree(entry)
+            if entry.name in FILES and not entry.is_file():
+                raise RunFolderError(
+                    f"{entry} is not a regular file: move it away, or give this run "
+                    "another folder"
+                )
+        remove_temporaries(self.path, NAMES)
 
     def agree_on(self, settings):
-        """Write down a new run's settings; RunFolderError if it has others already."""
-        path = self.path / "settings.json"
-        if not path.is_file():
+        """Write down a new run's settings; RunFolderError if it has others already.
+
+        Those of a run whose settings.json was lost are in its checkpoints, too.
+        """
+        self.settings, path = settings, self.path / "settings.json"
+        different = self.differences_to(settings)
+        if different is None:
             write_atomically(path, json.dumps(settings, indent=2).encode())
-            return
-        try:
-            old = all_settings(json.loads(path.read_bytes()))
-        except (ValueError, TypeError, KeyError):
-            raise RunFolderError(
-                f"{path} is damaged: delete it, and give the settings that the run was "
-                "begun with"
-            ) from None
-        new = all_settings(settings)
-        different = [
-            f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
-        ]
-        if different:
+        elif different:
             raise RunFolderError(
                 f"the run in {self.path} has other settings: {'; '.join(different)}. "
                 "Go on with its own, or give this run another folder"
             )
 
-    def dtype(self):
-        """That of the run that lies here; None if there is none, or it does not say."""
-        with suppress(OSError, ValueError, TypeError, LookupError):
-            return json.loads((self.path / "settings.json").read_bytes())["dtype"]
-        return None
+    def differences_to(self, settings):
+        """What differs between the run here and these settings; None if it is new.
+
+        RunFolderError if the folder does not say.
+        """
+        path, names = self.path / "settings.json", self.names_of_run()
+        if not names:
+            return None
+        try:
+            return different_settings(read_json(path), settings)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            if any(self.is_sealed_with(settings, step) for step in self.steps()):
+                say(f"{path} was lost; it is written again as a checkpoint has it")
+                return None
+        if path.is_file():
+            rest = "".join(f", {name}" for name in names if name != path.name)
+            raise RunFolderError(
+                f"{path} is damaged: delete it{rest} to begin anew, or give this run "
+                "another folder"
+            )
+        raise RunFolderError(
+            f"{self.path} holds {', '.join(names)}, but no settings.json: give this "
+            "run another folder"
+        )
+
+    def names_of_run(self):
+        """The names here that a run uses, sorted."""
+        entries = [entry.name for entry in self.path.iterdir()]
+        return sorted(n for n in entries if n in FILES or STEP_FOLDER.fullmatch(n))
+
+    def is_sealed_with(self, settings, step):
+        """True if the seal of a step's checkpoint has these settings."""
+        with suppress(ValueError, OSError):
+            return read_seal(self.folder(step))["settings"] == settings
+        return False
 
     def folder(self, step):
         """Where the checkpoint of a step lies."""
         return self.path / f"step-{step:07}"
+
+    def part(self, step, token):
+        """Where a checkpoint is while it is written, and while it is removed."""
+        return self.path / f"{self.folder(step).name}.{token:016x}.part"
 
     def steps(self):
         """The steps that there are checkpoints of, the last one first."""
@@ -143,16 +271,30 @@ class RunFolder:
         steps = self.steps()
         for step in steps:
             try:
-                check_seal(self.folder(step))
+                check_seal(self.folder(step), step, self.settings)
             except (OSError, ValueError) as error:
-                print(f"passing over a checkpoint that is not whole: {error}")
+                say(f"passing over a checkpoint that is not whole: {error}")
             else:
                 return step
         if steps:
             raise RunFolderError(
-                f"no checkpoint in {self.path} is whole: delete it to begin anew"
+                f"no checkpoint in {self.path} is whole: give the run another folder "
+                "to begin anew"
             )
         return 0
+
+    def check_room(self, model):
+        """Raise OSError unless a checkpoint of a tied model, and the result, fit in."""
+        if rank() > 0:
+            return
+        size = size_in_bytes(model.parameters())
+        check_writable(self.path / FILES[-1], size)
+        free, needed = shutil.disk_usage(self.path).free, (3 + 1) * size  # and moments
+        if free < needed:
+            raise OSError(
+                f"{self.path} has {free:,} bytes left, and a checkpoint and the result "
+                f"take {needed:,}"
+            )
 
     def save(self, step, model, optimizer):
         """Write a checkpoint; it appears whole or not at all. Every process calls this.
@@ -161,7 +303,7 @@ class RunFolder:
         not finite; earlier ones stay.
         """
         check_finite(model)
-        part = self.folder(step).with_suffix(".part")
+        part = self.part(step, from_rank_0(secrets.randbits(62)))
         if rank() == 0:
             part.mkdir()
         wait_for_all()
@@ -176,16 +318,38 @@ class RunFolder:
 
     def finish(self, step, part):
         """Seal the folder that holds a step's tensors and name it; remove old ones."""
-        seal(part)
+        seal(part, step, self.settings)
         with suppress(FileNotFoundError), open(self.log, "rb+") as log:
             os.fsync(log.fileno())  # or it could be behind the checkpoint after a crash
-        shutil.rmtree(self.folder(step), ignore_errors=True)  # one that was passed over
+        self.remove(step)  # one that was passed over
+        if os.path.lexists(self.folder(step)):
+            self.set_aside(step)
         os.replace(part, self.folder(step))
         fsync_folder(self.path)
-        steps = self.steps()
+        steps = [step for step in self.steps() if (self.folder(step) / SEAL).is_file()]
         passed_over = [other for other in steps if other > step]
         for old in passed_over + steps[len(passed_over) + NUM_KEPT :]:
-            shutil.rmtree(self.folder(old))
+            self.remove(old)
+
+    def remove(self, step):
+        """Delete a checkpoint, unless it holds what its seal does not name."""
+        folder = self.folder(step)
+        try:
+            names = read_seal(folder)["files"].keys()
+        except (OSError, ValueError):  # whose it is cannot be said
+            return
+        found = {entry.name for entry in folder.iterdir() if is_sealed(entry.name)}
+        if found <= names and not folder.is_symlink():
+            part = self.part(step, secrets.randbits(62))
+            os.replace(folder, part)  # so that it is gone as a whole
+            shutil.rmtree(part)
+
+    def set_aside(self, step):
+        """Give another name to what is in the way of a checkpoint and not ours."""
+        path = self.folder(step)
+        other = path.with_name(f"{path.name}.{secrets.token_hex(8)}.aside")
+        os.replace(path, other)
+        say(f"{path} was no checkpoint that this run knows; it is {other.name} now")
 
     def load(self, model, optimizer):
         """Fill both from the last whole checkpoint; return its step, 0 without one."""
@@ -198,26 +362,39 @@ class RunFolder:
 
     def cut_log(self, step):
         """Forget what the log says of later steps: they are taken once more."""
-        if self.log.is_file():
-            lines = [
-                json.dumps(entry) for entry in self.entries() if entry["step"] <= step
-            ]
-            write_atomically(self.log, "".join(f"{line}\n" for line in lines).encode())
+        if not self.log.is_file():
+            return
+        steps = set()
+        with (
+            replacing(self.log) as temporary,
+            open(temporary, "w", encoding="utf-8") as file,
+        ):
+            for entry in self.read_log():
+                if entry["step"] <= step:
+                    steps.add(entry["step"])
+                    file.write(json.dumps(entry) + "\n")
+        if len(steps) < step:
+            say(f"{self.log} lacks {step - len(steps)} of {step} steps: it was damaged")
 
     def note(self, **entry):
-        """Add a line to the log."""
+        """Add a line to the log; FloatingPointError if a number is not finite."""
+        for key, value in entry.items():
+            if not is_finite_number(value):
+                raise FloatingPointError(f"{key} is {value}")
         if rank() == 0:
             with open(self.log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(entry) + "\n")
 
     def entries(self):
         """The lines of the log as dicts, but for those half written or damaged."""
-        found = []
-        for line in self.log.read_text(encoding="utf-8", errors="replace").splitlines():
-            with suppress(ValueError, TypeError, KeyError):
-                entry = json.loads(line)
-                found.append(entry | {"step": int(entry["step"])})
-        return found
+        return list(self.read_log())
+
+    def read_log(self):
+        """Yield what `entries` lists, one after another."""
+        with open(self.log, "rb") as file:
+            while line := file.readline(MOST_LINE):
+                with suppress(ValueError):
+                    yield parse_entry(line)
 
     def save_result(self, model, cfg):
         """Write model.safetensors, which `ch05.checkpoint.load_model` reads."""

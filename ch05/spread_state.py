@@ -8,6 +8,7 @@ import warnings
 from contextlib import contextmanager
 
 import torch.distributed.checkpoint as dcp
+from safetensors import safe_open
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import (
     HuggingFaceStorageReader,
@@ -61,18 +62,30 @@ def save_state(folder, model, optimizer):
         raise OSError(str(reason)) from None
 
 
+def optimizer_steps(folder):
+    """How many steps AdamW has taken, as what `save_state` wrote has it: a set."""
+    taken = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.endswith(".step")]  # noqa: SIM118
+            taken |= {int(file.get_tensor(name)) for name in names}
+    return taken
+
+
 def load_state(folder, model, optimizer):
     """Fill a tied model and its optimizer with what `save_state` wrote.
 
     Raises ValueError if that was of another model.
     """
     weights, moments = get_state_dict(model, optimizer)
+    tensors = flat_tensors(weights, moments)
+    reader = HuggingFaceStorageReader(str(folder))
+    saved = reader.read_metadata().state_dict_metadata
+    if more := sorted(saved.keys() - tensors.keys()):
+        raise ValueError(f"{folder} is of another model: it holds {more[0]} as well")
     try:
         with quiet_if_alone():  # in place, tensor by tensor
-            dcp.load(
-                flat_tensors(weights, moments),
-                storage_reader=HuggingFaceStorageReader(str(folder)),
-            )
+            dcp.load(tensors, storage_reader=reader)
     except CheckpointException as error:
         (reason, _), *_ = error.failures.values()
         raise ValueError(f"{folder} is of another model: {reason}") from None

@@ -10,11 +10,13 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from itertools import count
 
 import pytest
 import torch
 
+from ch02.files import sha256_of
 from ch04.gpt import GPTModel
 from ch05 import spread_state
 from ch05.checkpoint import is_tied, load_model
@@ -183,9 +185,9 @@ def test_a_damaged_checkpoint_is_passed_over(folder, states, capsys, damage, pat
 
 def test_every_byte_of_a_seal_counts(tmp_path):
     (tmp_path / "part").write_bytes(b"numbers")
-    seal(tmp_path)
+    seal(tmp_path, step=7, settings=RUN)
     content = (tmp_path / "seal.json").read_bytes()
-    check_seal(tmp_path)
+    check_seal(tmp_path, 7, RUN)
     for place in range(len(content)):
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
@@ -193,13 +195,13 @@ def test_every_byte_of_a_seal_counts(tmp_path):
         blanks = content[place : place + 1].isspace() and chr(changed[place]).isspace()
         if not blanks:
             with pytest.raises((ValueError, OSError)):
-                check_seal(tmp_path)
+                check_seal(tmp_path, 7, RUN)
 
 
 def test_without_a_whole_checkpoint_nothing_is_begun_anew(folder, states):
     for step in (10, 20):
         flip(next(folder.folder(step).glob("*.safetensors")))
-    reason = f"no checkpoint in {folder.path} is whole: delete it to begin anew"
+    reason = f"no checkpoint in {folder.path} is whole: give the run another folder"
     with pytest.raises(RunFolderError, match=re.escape(reason)):
         folder.load(*build(SETTINGS, "cpu", is_sharded=False))
     assert folder.steps() == [20, 10]
@@ -228,6 +230,242 @@ def test_a_checkpoint_of_another_model_is_a_sentence(folder, states):
         folder.load(*other)
 
 
+# A whole checkpoint of something else
+
+
+def add_file(folder):
+    """A file that no seal knows, which would be read as well."""
+    path = next(folder.folder(20).glob("*.safetensors"))
+    shutil.copy(path, path.with_name("shard-00002-model-00001-of-00001.safetensors"))
+
+
+def add_notes(folder):
+    """Any other file."""
+    (folder.folder(20) / "notes.txt").write_bytes(b"a reader's")
+
+
+def exchange_file(folder):
+    """The tensors of another step, which are whole."""
+    ours, other = (next(folder.folder(n).glob("*.safetensors")) for n in (20, 10))
+    shutil.copy(other, ours)
+
+
+def rename(folder):
+    """The checkpoint of step 10 as that of step 20."""
+    shutil.rmtree(folder.folder(20))
+    shutil.copytree(folder.folder(10), folder.folder(20))
+
+
+def exchange_folder(config, **changes):
+    """A function that puts the checkpoint of a run with other settings there."""
+
+    def exchange(folder):
+        other = RunFolder(folder.path.with_name("other"))
+        with other.locked():
+            other.agree_on(asdict(replace(SETTINGS, config=config, **changes)))
+            other.save(20, *trained(seed=20, config=config))
+        shutil.rmtree(folder.folder(20))
+        shutil.copytree(other.folder(20), folder.folder(20))
+
+    return exchange
+
+
+OTHERS = {
+    "an unsealed file": (add_file, "holds shard-00002.*which does not belong to it"),
+    "notes": (
+        add_notes,
+        "holds notes.txt, which does not belong to it: move that file",
+    ),
+    "tensors of another step": (exchange_file, "is damaged: its sha256"),
+    "another step": (rename, "step-0000020 holds step 10"),
+    "a deeper model": (
+        exchange_folder(CONFIG | {"n_layers": 3}),
+        "is of another run: n_layers was 3 and is now 2",
+    ),
+    "other dropout": (
+        exchange_folder(CONFIG | {"drop_rate": 0.3}),
+        "is of another run: drop_rate was 0.3 and is now 0.1",
+    ),
+    "another seed": (exchange_folder(CONFIG, seed=7), "seed was 7 and is now 123"),
+}
+
+
+@pytest.mark.parametrize(("change", "reason"), OTHERS.values(), ids=OTHERS)
+def test_what_is_not_this_runs_checkpoint_is_passed_over(
+    folder, capsys, change, reason
+):
+    folder.agree_on(asdict(SETTINGS))
+    saved = {}
+    for step in (10, 20):
+        pair = trained(seed=step)
+        folder.save(step, *pair)
+        saved[step] = state(*pair)
+    change(folder)
+    assert_loads(folder, 10, saved)
+    assert re.search(f"passing over .*{reason}", capsys.readouterr().out)
+
+
+def test_hidden_files_of_a_system_do_no_harm(folder, states):
+    (folder.folder(20) / ".DS_Store").write_bytes(b"of a Mac")
+    assert_loads(folder, 20, states)
+    (folder.folder(20) / "._shard.safetensors").write_bytes(b"which would be read")
+    assert_loads(folder, 10, states)
+
+
+def test_a_deeper_model_is_not_read_where_no_seal_tells_of_settings(folder):
+    """Its first blocks would be taken, and the others left out."""
+    folder.save(10, *trained(config=CONFIG | {"n_layers": 3}))
+    with pytest.raises(
+        ValueError, match=r"another model: it holds model\.trf_blocks\.2"
+    ):
+        folder.load(*trained())
+
+
+def seal_as_before(path):
+    """Seal a checkpoint as the first version of the course did."""
+    files = [file for file in path.iterdir() if file.name != "seal.json"]
+    digests = {file.name: sha256_of(file) for file in files}
+    (path / "seal.json").write_text(json.dumps(digests, indent=2))
+
+
+def test_checkpoints_that_were_sealed_as_before_are_gone_on_with(folder, capsys):
+    """AdamW's own count of steps says whether the name is right."""
+    model, optimizer = trained()
+    folder.save(1, model, optimizer)
+    seal_as_before(folder.folder(1))
+    assert_loads(folder, 1, {1: state(model, optimizer)})
+    shutil.copytree(folder.folder(1), folder.folder(3))
+    assert_loads(folder, 1, {1: state(model, optimizer)})
+    assert "step-0000003 holds step 1" in capsys.readouterr().out
+    add = folder.folder(1) / "shard-00002-model-00001-of-00001.safetensors"
+    shutil.copy(next(folder.folder(1).glob("*.safetensors")), add)
+    with pytest.raises(RunFolderError, match="no checkpoint in .* is whole"):
+        folder.load(*trained())
+
+
+# A small file that is damaged, or something else
+
+
+def be_folder(path):
+    """A folder in the place of a file."""
+    path.mkdir()
+
+
+def be_pipe(path):
+    """A pipe in which nothing is: whoever reads it waits."""
+    os.mkfifo(path)
+
+
+def be_endless(path):
+    """A file without an end."""
+    path.symlink_to("/dev/zero")
+
+
+def be_huge(path):
+    """A file of a terabyte, which takes no room."""
+    path.touch()
+    os.truncate(path, 10**12)
+
+
+def holding(content):
+    """A function that writes bytes to a path."""
+    return lambda path: path.write_bytes(content)
+
+
+SPECIAL = {made.__name__: made for made in (be_folder, be_pipe, be_endless, be_huge)}
+CONTENTS = [b"", b"[]", b"null", b"7", b'"a"', b"{}", b"{", b"\xff\xfe", b"\0" * 99]
+CONTENTS += [b"[" * 10**5, b'{"a":' * 10**5, b"NaN", b'{"files": Infinity}']
+CONTENTS += [b'{"a": null}', b'{"a": {"bytes": 1}}', b'{"files": []}', b"9" * 10**5]
+CONTENTS += [b'{"../../a": "%s"}' % (b"0" * 64), b'{"step": 1e999, "files": {}}']
+SMALL = SPECIAL | {repr(content[:20]): holding(content) for content in CONTENTS}
+
+
+@pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
+def test_whatever_a_seal_is_the_checkpoint_before_is_taken(
+    folder, states, make, capsys
+):
+    path = folder.folder(20) / "seal.json"
+    path.unlink()
+    make(path)
+    assert_loads(folder, 10, states)
+    said = capsys.readouterr().out
+    assert said.startswith("passing over a checkpoint") and said.count("\n") == 1
+    folder.save(20, *trained())
+    assert folder.last_whole_step() == 20
+
+
+@pytest.mark.parametrize("make", SPECIAL.values(), ids=SPECIAL)
+def test_whatever_the_tensors_are_the_checkpoint_before_is_taken(folder, states, make):
+    path = next(folder.folder(20).glob("*.safetensors"))
+    path.unlink()
+    make(path)
+    assert_loads(folder, 10, states)
+
+
+@pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
+def test_whatever_the_settings_are_it_is_a_sentence(folder, make):
+    make(folder.path / "settings.json")
+    with pytest.raises(RunFolderError, match="settings.json is"):
+        folder.tidy()
+        folder.agree_on(RUN)
+
+
+@pytest.mark.parametrize("depth", [100, 800, 900, 950, 980, 2000])
+def test_however_deep_the_settings_are_it_is_a_sentence(folder, depth):
+    deep = "[" * depth + "]" * depth
+    (folder.path / "settings.json").write_text(f'{{"config": {{}}, "a": {deep}}}')
+    with pytest.raises(RunFolderError, match="settings"):
+        folder.agree_on(RUN)
+
+
+@pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
+def test_lost_settings_are_in_the_checkpoints(folder, make, capsys):
+    folder.agree_on(RUN)
+    folder.save(1, *trained())
+    path = folder.path / "settings.json"
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(
+        RunFolderError, match="holds step-0000001, but no settings.json"
+    ):
+        folder.agree_on(RUN | {"num_steps": 9})
+    folder.agree_on(RUN)
+    assert path.read_bytes() == content
+    path.unlink()
+    make(path)
+    if path.is_file():
+        with pytest.raises(RunFolderError, match="is damaged: delete it, step-0000001"):
+            folder.agree_on(RUN | {"num_steps": 9})
+        folder.agree_on(RUN)
+        assert path.read_bytes() == content
+        assert "was lost; it is written again" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "model.safetensors", "step-0000010"])
+def test_a_new_run_does_not_take_over_what_it_has_not_made(folder, name):
+    (folder.path / name).write_bytes(b"a reader's")
+    with pytest.raises(RunFolderError, match=f"holds {name}, but no settings.json"):
+        folder.agree_on(RUN)
+    assert tree(folder.path) == {"lock": b"", name: b"a reader's"}
+
+
+@pytest.mark.parametrize("name", ["log.jsonl", "model.safetensors", "settings.json"])
+@pytest.mark.parametrize("make", [be_folder, be_pipe, be_endless])
+def test_what_is_no_file_is_named_before_the_first_step(tmp_path, make, name):
+    make(tmp_path / name)
+    reason = f"{name} is not a regular file: move it away"
+    with pytest.raises(RunFolderError, match=reason), RunFolder(tmp_path).locked():
+        pass
+
+
+def test_a_file_is_no_folder_of_a_run(tmp_path):
+    (tmp_path / "file").write_bytes(b"a reader's")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        refused = pytest.raises(ValueError, match="cannot be a folder: a file has this")
+        with refused, RunFolder(path).locked():
+            pass
+
+
 # What fails on the way
 
 
@@ -248,6 +486,27 @@ def test_a_disk_too_small_leaves_the_last_checkpoint(folder, states, num_bytes):
         folder.save(30, *trained())
     assert folder.steps() == [20, 10] and not list(folder.path.glob("*.part"))
     assert_loads(folder, 20, states)
+
+
+def test_a_disk_too_small_is_found_before_the_first_step(folder, monkeypatch):
+    """By what the system gives to a file, by what is free, and by writing."""
+    model, _ = trained()
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    folder.check_room(model)
+    with largest_file(size - 1), pytest.raises(OSError, match="File too large"):
+        folder.check_room(model)
+    usage = shutil.disk_usage(folder.path)
+    for free in (4 * size, 4 * size - 1):
+        monkeypatch.setattr(
+            shutil, "disk_usage", lambda _, f=free: usage._replace(free=f)
+        )
+        if free == 4 * size:
+            folder.check_room(model)
+    with pytest.raises(OSError, match=f"has {free:,} bytes left, .* take {4 * size:,}"):
+        folder.check_room(model)
+    with full_from(1, monkeypatch), pytest.raises(OSError, match="No space left"):
+        folder.check_room(model)
+    assert [entry.name for entry in folder.path.iterdir()] == ["lock"]
 
 
 def test_a_disk_too_small_leaves_the_last_result(folder):
@@ -342,20 +601,69 @@ def test_an_interrupt_stays_one_while_a_checkpoint_is_written(
     assert_loads(folder, 20, states)
 
 
+TOKEN = "0123456789abcdef"
+
+
 def test_what_a_killed_process_left_is_no_checkpoint_and_goes(tmp_path):
     folder = RunFolder(tmp_path)
-    part = tmp_path / "step-0000010.part"
+    part = tmp_path / f"step-0000010.{TOKEN}.part"
     part.mkdir()
     (part / "shard").write_bytes(b"half")
-    (tmp_path / "model.safetensors.4711.tmp").write_bytes(b"half")
-    kept = [tmp_path / name for name in ("notes.tmp", "other.part", "step-1")]
-    for path in kept:
-        path.write_bytes(b"not of this run")
+    (tmp_path / f"model.safetensors.{TOKEN}.tmp").write_bytes(b"half")
     assert folder.steps() == [] and folder.last_whole_step() == 0
     with folder.locked():
-        assert {*tmp_path.iterdir()} == {*kept, tmp_path / "lock"}
+        assert {*tmp_path.iterdir()} == {tmp_path / "lock"}
         folder.save(10, *trained())
     assert folder.last_whole_step() == 10
+
+
+def tree(path):
+    """All files below a path: {relative name: bytes}."""
+    files = [file for file in path.rglob("*") if file.is_file()]
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+READERS = (
+    "notes.tmp",
+    "model.safetensors.4711.tmp",
+    f"notes.{TOKEN}.tmp",
+    "other.part",
+    f"other.{TOKEN}.part",
+    "step-mine.part/notes",
+    "step-0000010.part/notes",
+    "step-000010/notes",  # one digit less than a run gives to it
+    "step-0000007/notes",
+    "step-0000030/notes",
+    "step-0000040/model.safetensors",
+    "step-0000020.old/notes",
+    "seal.json",
+    "model/model.safetensors",
+)
+
+
+def test_what_a_reader_keeps_there_stays(folder, states, capsys):
+    """Though it has names that a run could give, and is in the way of a checkpoint."""
+    for name in READERS:
+        (folder.path / name).parent.mkdir(exist_ok=True)
+        (folder.path / name).write_bytes(name.encode())
+    (folder.path / "step-0000020" / "notes").write_bytes(b"in a checkpoint")
+    kept = {name: name.encode() for name in READERS}
+    with RunFolder(folder.path / "model").locked():
+        pass  # nor does a run in a folder of it touch anything
+    folder.tidy()
+    assert folder.last_whole_step() == 10
+    for step in (15, 30, 45, 50, 55):
+        folder.save(step, *trained())
+    found = tree(folder.path)
+    aside = {name: content for name, content in found.items() if ".aside/" in name}
+    assert list(aside.values()) == [b"step-0000030/notes"]
+    del kept["step-0000030/notes"]
+    assert kept.items() <= found.items()
+    assert found["step-0000020/notes"] == b"in a checkpoint"
+    assert [step for step in folder.steps() if step > 40] == [55, 50]
+    assert (
+        "step-0000030 was no checkpoint that this run knows" in capsys.readouterr().out
+    )
 
 
 # One run at a time, and always the same one
@@ -434,7 +742,28 @@ def test_the_log_says_what_was_noted(folder):
 
 @pytest.mark.parametrize(
     "torn",
-    [b'{"step": 2, "lo', b'{"step": 2', b"\xff\xfe", b"\0\0\0", b"7", b'{"stop": 2}'],
+    [
+        b'{"step": 2, "lo',
+        b'{"step": 2',
+        b"\xff\xfe",
+        b"\0\0\0",
+        b"7",
+        b'{"stop": 2}',
+        b'{"step": Infinity}',
+        b'{"step": 1e999}',
+        b'{"step": NaN}',
+        b'{"step": 2, "loss": Infinity}',
+        b'{"step": 2, "loss": 1e999}',
+        b'{"step": "2"}',
+        b'{"step": true}',
+        b'{"step": null}',
+        b'{"step": 2, "loss": [1]}',
+        b"[" * 10**5,
+        b'{"step": ' * 10**4,
+        b'{"step": ' + b"9" * 10**4 + b"}",
+        b"\n\n",
+        b"\0" * 10**6,
+    ],
 )
 def test_a_torn_line_is_left_out_and_cut_off(folder, torn):
     folder.note(step=1, loss=1.0)
@@ -444,6 +773,33 @@ def test_a_torn_line_is_left_out_and_cut_off(folder, torn):
     folder.cut_log(step=1)
     folder.note(step=2, loss=2.0)
     assert [entry["step"] for entry in folder.entries()] == [1, 2]
+
+
+def test_a_step_beyond_all_numbers_is_one_that_comes_later(folder):
+    folder.note(step=1, loss=1.0)
+    with open(folder.log, "a") as log:
+        log.write('{"step": %s}\n' % ("9" * 500))
+    folder.cut_log(step=1)
+    assert folder.entries() == [{"step": 1, "loss": 1.0}]
+
+
+def test_lines_that_are_missing_are_counted(folder, capsys):
+    for step in (1, 2, 3, 4, 5):
+        folder.note(step=step, loss=1.0)
+    lines = folder.log.read_bytes().splitlines()
+    folder.log.write_bytes(b"\n".join([*lines[:2], lines[2][:9], lines[3] + lines[4]]))
+    folder.cut_log(step=4)
+    assert [entry["step"] for entry in folder.entries()] == [1, 2]
+    assert capsys.readouterr().out == (
+        f"{folder.log} lacks 2 of 4 steps: it was damaged\n"
+    )
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), None, True])
+def test_what_is_no_finite_number_is_not_noted(folder, bad):
+    with pytest.raises(FloatingPointError, match=f"val_loss is {bad}"):
+        folder.note(step=1, val_loss=bad)
+    assert not folder.log.exists()
 
 
 def test_steps_after_the_checkpoint_leave_the_log(folder, states):
