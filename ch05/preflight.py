@@ -1,28 +1,30 @@
 """What a training run will need, before it begins (support: used, not taught).
 
-One block of the model, and what stands before and behind the blocks, compute one batch
-of the real size. What autograd keeps is counted, how long it takes is measured, and the
-block's share is multiplied. Call `fast_math` before, as before the run itself; dropout
-is that of `FastDropout`, as in a run.
+What autograd keeps of one block of the model is counted on tensors that have shapes and
+no numbers, which takes no memory. Then the block, and what stands before and behind the
+blocks, compute one batch, or as much of it as is needed to see how long it takes, if
+there is room for it; the block's share is multiplied. Call `fast_math` before, as
+before the run itself; dropout is that of `FastDropout`, as in a run.
 `benchmarks.forecasting` compares forecasts with what real steps take.
 """
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import psutil
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ch05.checkpoint import build_model
 from ch05.device import autocast
 from ch05.fast_dropout import FastDropout
-from ch05.self_test import seeding
 from ch05.step_timer import measure_seconds
 from ch05.training import calc_loss_batch
 
+SAMPLE_TOKENS = 2048  # of a step on a CPU that are timed
 OVERHEAD = 2 * 10**8  # bytes of PyTorch's libraries at work and of gaps in memory
 
 
@@ -53,6 +55,18 @@ class Workload:
         whole = self.batch_size * self.num_tokens
         num_targets = whole if self.num_targets is None else self.num_targets
         return math.ceil(num_targets * self.part_size / self.batch_size)
+
+    def sample(self):
+        """A step on fewer texts that tells how long this one takes.
+
+        On a CPU a few thousand tokens take their share of the time of more. A GPU is
+        filled by many only, and measured at the real size.
+        """
+        rows = self.part_size
+        if torch.device(self.device).type == "cpu":
+            rows = min(rows, math.ceil(SAMPLE_TOKENS / self.num_tokens))
+        num_targets = math.ceil(self.part_targets * rows / self.part_size)
+        return replace(self, batch_size=rows, num_parts=1, num_targets=num_targets)
 
     def build(self, **sizes):
         """The model as it is trained, some sizes of its config replaced."""
@@ -89,8 +103,8 @@ class Forecast:
 
     bytes: dict  # by what they hold; not all at the same time
     needed: int  # bytes at the fullest moment
-    seconds: float  # a step
-    eval_seconds: float  # a batch of an evaluation
+    seconds: float  # a step; nan if there was no room to measure it
+    eval_seconds: float  # a batch of an evaluation, likewise
 
     def minutes(self, num_steps, num_eval_batches=0):
         """Minutes of a run that evaluates on so many batches in all."""
@@ -98,9 +112,18 @@ class Forecast:
 
 
 def forecast_training(work):
-    """Count what a Workload keeps in memory and measure how long it takes."""
+    """Count what a Workload keeps in memory and measure how long it takes.
+
+    What is measured is a model of one block, and its time is nan if that does not fit
+    into the memory that is free. Raises ValueError for sizes beyond all counting.
+    """
     parts = count_bytes(work)
-    return Forecast(parts, needed_bytes(work, parts), *measure_seconds(work))
+    of_one_block = replace(work.sample(), cfg=work.cfg | {"n_layers": 1})
+    needed = needed_bytes(of_one_block, count_bytes(of_one_block))
+    seconds = math.nan, math.nan
+    if needed < free_bytes(work.device):
+        seconds = measure_seconds(work)
+    return Forecast(parts, needed_bytes(work, parts), *seconds)
 
 
 def size_in_bytes(tensors):
@@ -113,44 +136,81 @@ def kept_bytes(block, x, dtype, device="cpu"):
     kept = {}
 
     def note(tensor):
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        kept[storage_of(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
     with hooks, autocast(device, dtype), FastDropout():
         y = block(x)  # held until the end, so that no storage is counted twice
     for parameter in block.parameters():
-        kept.pop(parameter.data_ptr(), None)
+        kept.pop(storage_of(parameter), None)
     return sum(kept.values()) if y.requires_grad else 0
 
 
+def storage_of(tensor):
+    """A number by which the memory behind a tensor can be known, with or without it."""
+    return tensor.untyped_storage()._cdata
+
+
+@contextmanager
+def counting(work):
+    """Let what is too large for PyTorch to count become ValueError."""
+    try:
+        yield
+    except (RuntimeError, OverflowError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"a step on {work.part_size:,} texts of {work.num_tokens:,} tokens is too "
+            f"large to be counted ({reason}): take a smaller model or less text"
+        ) from None
+
+
 def activation_bytes(work):
-    """Bytes of what all blocks keep for the way back, by one that is computed."""
-    with seeding(torch.device(work.device)):
-        model = work.build(n_layers=1, vocab_size=2).to(work.device)
-        x = work.draw_hidden(model)
-        of_one = kept_bytes(model.trf_blocks[0], x, work.dtype, work.device)
+    """Bytes of what all blocks keep for the backward pass, by the shapes of one."""
+    with counting(work):
+        model = shapes_of(work, n_layers=1, vocab_size=2)
+        with FakeTensorMode(allow_non_fake_inputs=True):  # takes no memory and no time
+            model.to_empty(device=work.device)
+            x = work.draw_hidden(model)
+            of_one = kept_bytes(model.trf_blocks[0], x, work.dtype, work.device)
     if work.is_checkpointed:  # all keep their inputs; one at a time computes again
         return work.cfg["n_layers"] * size_in_bytes([x]) + of_one
     return work.cfg["n_layers"] * of_one
 
 
-def count_bytes(work):
-    """Bytes that a Workload takes above the interpreter, by what they hold: a dict."""
-    with torch.device("meta"):  # shapes without numbers
-        model = work.build()
+def shapes_of(work, **sizes):
+    """A Workload's model without numbers, some sizes of its config replaced."""
+    with torch.device("meta"):
+        return work.build(**sizes)
+
+
+def parameter_bytes(model):
+    """Bytes of the parameters, of those that are trained, and of the largest one."""
     trained = [p for p in model.parameters() if p.requires_grad]
-    gradients = size_in_bytes(trained)
+    largest = max(size_in_bytes([p]) for p in trained)
+    return size_in_bytes(model.parameters()), size_in_bytes(trained), largest
+
+
+def count_bytes(work):
+    """Bytes that a Workload takes above the interpreter, by what they hold: a dict.
+
+    Raises ValueError for sizes beyond all counting.
+    """
+    with counting(work):
+        model = shapes_of(work, n_layers=1)
+        one, two = (parameter_bytes(shapes_of(work, n_layers=n)) for n in (1, 2))
+    num_more = work.cfg["n_layers"] - 1  # blocks, each as large as the first
+    weights, trained, _ = (a + num_more * (b - a) for a, b in zip(one, two))
+    gradients = trained
     if work.num_parts > 1:  # a part's own, before they are added to what is there
-        gradients += max(size_in_bytes([p]) for p in trained)
+        gradients += one[2]
     logits = 4 * work.part_targets * work.cfg["vocab_size"]
     is_cast = work.dtype == torch.bfloat16 != model.tok_emb.weight.dtype
     head = 2 * work.cfg["vocab_size"] * work.cfg["emb_dim"] if is_cast else 0
     return {
-        "weights": size_in_bytes(model.parameters()),
+        "weights": weights,
         "gradients": gradients,
-        "AdamW": 2 * size_in_bytes(trained),
+        "AdamW": 2 * trained,
         "blocks": activation_bytes(work),
         # they, log-probabilities, the gradients of both; what they are computed by
         "logits": 4 * logits + head,

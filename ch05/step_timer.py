@@ -58,6 +58,7 @@ def seconds_of(module, compute, work):
 
 def measure_seconds(work):
     """Seconds of a Workload's step, and of an evaluation of such a batch."""
+    num_texts, work = work.batch_size, work.sample()
     with seeding(torch.device(work.device)), work.dropout():
         rest, batch = work.build(n_layers=1).to(work.device), work.draw_batch()
         block, rest.trf_blocks = rest.trf_blocks[0], PassOn()
@@ -70,5 +71,5 @@ def measure_seconds(work):
     training, evaluation, update = (
         work.cfg["n_layers"] * one + other for one, other in zip(of_block, of_rest)
     )
-    num_passes = work.batch_size / work.part_size
+    num_passes = num_texts / work.batch_size
     return num_passes * training + update, num_passes * evaluation

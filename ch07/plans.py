@@ -75,7 +75,8 @@ def preflight(
     """What each of PLANS will take, and a proposal: (table, sentence).
 
     The table has GB, what this process holds already *in all* included, the minutes of
-    num_steps steps, and whether the plan fits into what is free now.
+    num_steps steps, nan where not even one block fits, and whether the plan fits into
+    what is free now. Raises ValueError for sizes beyond all counting.
     """
     process, free = psutil.Process().memory_info().rss, free_bytes(device)
     rows, sizes = {}, (cfg, batch_size, num_tokens, num_targets, dtype, device)

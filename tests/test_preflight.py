@@ -155,6 +155,42 @@ def test_one_block_stands_for_all(architecture):
     assert found == 5 * activation_bytes(Workload(cfg | {"n_layers": 1}, 3, 10, F32))
 
 
+@pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize("drop_rate", [0.0, 0.1])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_what_is_counted_by_shapes_is_what_is_computed(
+    architecture, dtype, drop_rate, batch_size
+):
+    build, cfg = architecture
+    cfg = cfg | ({"drop_rate": drop_rate} if "drop_rate" in cfg else {})
+    x = torch.randn(batch_size, 10, cfg["emb_dim"], requires_grad=True)
+    of_one = kept_bytes(build(cfg).trf_blocks[0], x, dtype)
+    work = Workload(cfg, batch_size, 10, dtype)
+    assert activation_bytes(work) == cfg["n_layers"] * of_one
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 7])
+def test_blocks_are_counted_by_two_of_them(architecture, n_layers):
+    build, cfg = architecture
+    cfg = cfg | {"n_layers": n_layers}
+    found = count_bytes(Workload(cfg, 3, 10, F32))
+    assert found["weights"] == 4 * numbers(build(cfg).parameters())
+
+
+@pytest.mark.parametrize(
+    "change", [{"emb_dim": 10**10}, {"context_length": 10**18}, {"vocab_size": 10**18}]
+)
+def test_sizes_beyond_all_counting_are_a_sentence(work, change):
+    sizes = replace(work, cfg=work.cfg | change)
+    with pytest.raises(ValueError, match="is too large to be counted .*: take a small"):
+        forecast_training(sizes)
+
+
+def test_a_billion_blocks_are_counted_at_once(work):
+    many = replace(work, cfg=work.cfg | {"n_layers": 10**9})
+    assert count_bytes(many)["blocks"] == 10**9 * activation_bytes(work) / 2
+
+
 def test_dropout_is_counted(work):
     """Its masks are kept, and attention with it keeps all its weights."""
     dropping = Workload(work.cfg | {"drop_rate": 0.1}, 6, 10, F32)
