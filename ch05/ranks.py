@@ -82,6 +82,15 @@ def mean_of_all(*numbers):
     return (total / world_size()).tolist()
 
 
+def from_all(what):
+    """What each process gives, in every process: a list by rank."""
+    if world_size() == 1:
+        return [what]
+    given = [None] * world_size()
+    dist.all_gather_object(given, what)
+    return given
+
+
 def from_rank_0(number):
     """The whole number that rank 0 gives, in every process."""
     if world_size() == 1:

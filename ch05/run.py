@@ -103,14 +103,16 @@ def validation_loss(model, loader, device, dtype):
 
 @contextmanager
 def asked_to_stop():
-    """Yield a function that says if Ctrl-C or SIGTERM came; a second one stops at once.
+    """Yield a function that says if Ctrl-C or SIGTERM came.
 
-    Signals reach the main thread only; elsewhere the function says no.
+    A second Ctrl-C stops at once; a second SIGTERM does not, for a scheduler and
+    torchrun may both send one. Signals reach the main thread only; elsewhere the
+    function says no.
     """
     asked = []
 
     def note(number, _):
-        if asked:
+        if asked and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.append(number)
 
@@ -178,6 +180,7 @@ class Run:
     def take_steps(self, is_asked):
         """Train until the last step, or the first after which is_asked() is true."""
         settings, rhythm = self.settings, self.rhythm
+        self.folder.check_room(self.model)
         gradients = ClippedGradients(rhythm.num_parts, settings.max_norm, self.dtype)
         steps = training_steps(
             self.model,

@@ -4,20 +4,33 @@ import argparse
 import math
 import shlex
 import sys
+from contextlib import contextmanager
 
+import psutil
 import torch
 
+from ch02.console import STOPPED, command, printable, say
 from ch04.gpt import GPT_CONFIG_124M
 from ch05.device import fast_dtype, fast_math
+from ch05.long_run import StepBatches
 from ch05.openai_weights import MODEL_CONFIGS
-from ch05.preflight import Workload, forecast_training, free_bytes, propose
-from ch05.ranks import from_rank_0, joined, rank, world_size
-from ch05.run import Rhythm, RunSettings, run_to_end
+from ch05.preflight import (
+    Workload,
+    count_bytes,
+    forecast_training,
+    free_bytes,
+    needed_bytes,
+    propose,
+)
+from ch05.ranks import from_all, joined, rank, world_size
+from ch05.run import Rhythm, RunSettings, create_val_loader, run_to_end
 from ch05.run_folder import RunFolder
-from ch05.shards import TokenShards
+from ch05.shards import MEND, TokenShards, find_faults, read_index
 
 SIZES = {name.split()[0]: sizes for name, sizes in MODEL_CONFIGS.items()}
 DTYPES = ("auto", "float32", "bfloat16")
+MOST = 10**12  # of whatever is counted
+STATE = "weights", "gradients", "AdamW"  # what --shard spreads over the processes
 CONFIG_OPTIONS = {  # keys of a config that have an option of their own
     "context_length": "tokens of a window",
     "emb_dim": "width of the residual stream",
@@ -41,8 +54,12 @@ RATES = {
 
 def positive(text):
     """A whole number of at least 1, or argparse's sentence about it."""
+    if text.isdecimal() and len(text) > len(str(MOST)):
+        raise argparse.ArgumentTypeError(f"a number above {MOST:,} is too large")
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+        raise argparse.ArgumentTypeError(
+            f"{printable(text)} is not a whole number above 0"
+        )
     return int(text)
 
 
@@ -53,7 +70,9 @@ def rate(text):
     except ValueError:
         value = math.nan
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to below 1")
+        raise argparse.ArgumentTypeError(
+            f"{printable(text)} is not a number from 0 to below 1"
+        )
     return value
 
 
@@ -117,59 +136,149 @@ def settings_of(args, data, dtype):
 
 
 def run_command(args):
-    """Do what `run` was told to. Raises ValueError, OSError or FloatingPointError."""
+    """Do what `run` was told to. Raises ValueError, OSError or FloatingPointError.
+
+    All that can be seen to be wrong is said before anything large is allocated. A run
+    that is stopped ends with the exit status STOPPED.
+    """
     rhythm = Rhythm(
         args.eval_freq, args.eval_iter, args.save_freq, args.num_parts, args.shard
     )
-    with joined() as device:
+    with command("stopped; the same command goes on"), joined() as device:
         fast_math(device)
         length = args.context_length or GPT_CONFIG_124M["context_length"]
         train, validation = (
             TokenShards(args.data, split, length) for split in ("train", "val")
         )
+        settings = settings_of(args, train, device)
+        check_batches(settings, rhythm, train, validation)
+        work = work_of_process(settings, rhythm, device)
+        check_size(work, args.shard)
         folder = RunFolder(args.folder)
-        is_auto = args.dtype == "auto"
-        dtype = choose_dtype(folder, device) if is_auto else args.dtype
-        settings = settings_of(args, train, dtype)
+        with folder.locked():
+            pass  # it can be written to, and nobody else does
+        check_data(args.data)
         if rank() == 0:
             announce(settings, train, device)
             if world_size() == 1:
-                print(outlook(settings, rhythm.num_parts, device))
-        is_done = run_to_end(settings, rhythm, folder, train, validation, device)
+                say(outlook(work, settings.num_steps))
+        with saying_what_is_kept():
+            is_done = run_to_end(settings, rhythm, folder, train, validation, device)
         if rank() == 0:
-            print(farewell(folder, is_done))
+            say(farewell(folder, is_done))
+        if not is_done:
+            raise SystemExit(STOPPED)
+
+
+def check_batches(settings, rhythm, train, validation):
+    """Raise ValueError unless the text has enough windows, and batches can be cut."""
+    create_val_loader(validation, settings.batch_size, rhythm.eval_iter)
+    StepBatches(train, settings.batch_size, settings.num_steps, world_size=world_size())
+    share = settings.batch_size // world_size()
+    if share % rhythm.num_parts:
+        raise ValueError(f"a batch of {share} has no {rhythm.num_parts} equal parts")
+
+
+def work_of_process(settings, rhythm, device):
+    """A step as one of the processes computes it."""
+    return Workload(
+        settings.config,
+        settings.batch_size // world_size(),
+        settings.config["context_length"],
+        getattr(torch, settings.dtype),
+        device,
+        rhythm.num_parts,
+        is_tied=True,
+    )
+
+
+def check_size(work, is_sharded):
+    """Raise ValueError if a step needs more memory than there is, free or not.
+
+    Sharded weights, gradients and moments are spread over the processes.
+    """
+    parts, num_shares = count_bytes(work), world_size() if is_sharded else 1
+    for name in STATE:
+        parts[name] //= num_shares
+    needed, there = needed_bytes(work, parts), all_bytes(work.device)
+    if needed > there:
+        state = sum(parts[name] for name in STATE)
+        raise ValueError(
+            f"a step takes {needed / 1e9:,.1f} GB, {state / 1e9:,.1f} of them for "
+            f"weights, gradients and moments, and this machine has {there / 1e9:,.1f} "
+            "GB: take a smaller model, smaller batches, or more parts (--num-parts)"
+        )
+
+
+def all_bytes(device):
+    """Memory of a device, free or not; of a CPU with what it can swap, in bytes."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    return psutil.virtual_memory().total + psutil.swap_memory().total
+
+
+def check_data(folder):
+    """Raise ValueError, in each process, unless all shards have their sha256.
+
+    Each process reads a share of them.
+    """
+    found = find_faults(folder, read_index(folder), True, rank(), world_size())
+    for path, fault in sorted(pair for one in from_all(found) for pair in one.items()):
+        raise ValueError(f"{path} {fault}; {MEND}")
+
+
+@contextmanager
+def saying_what_is_kept():
+    """Let what fails for want of room in the `with` block say what is not lost."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OSError(
+            f"{error}. The checkpoints are as they were; mend that, and the same "
+            "command goes on"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not is_memory and "can't allocate memory" not in str(error):
+            raise
+        raise ValueError(
+            "there is not enough memory. The checkpoints are as they were; make room, "
+            "or go on with more parts (--num-parts)"
+        ) from error
 
 
 def announce(settings, train, device):
     """Print what a run is about to do."""
     batch_tokens = settings.batch_size * settings.config["context_length"]
-    print(
+    say(
         f"{settings.num_steps:,} steps of {batch_tokens:,} tokens each, from a text of "
         f"{train.num_tokens:,}, on {world_size()} x {device} in {settings.dtype}"
     )
 
 
-def outlook(settings, num_parts, device):
+def outlook(work, num_steps):
     """What a run will need, in a sentence or two; what would fit, if that is too much.
 
-    One block is measured. Evaluations come on top.
+    One block is measured, if there is room for it. Evaluations come on top.
     """
-    work = Workload(
-        settings.config,
-        settings.batch_size,
-        settings.config["context_length"],
-        getattr(torch, settings.dtype),
-        device,
-        num_parts,
-        is_tied=True,
-    )
-    forecast, free = forecast_training(work), free_bytes(device)
-    needed, minutes = forecast.needed, forecast.minutes(settings.num_steps)
+    forecast, free = forecast_training(work), free_bytes(work.device)
+    minutes = forecast.minutes(num_steps)
+    time = "" if math.isnan(minutes) else f"about {duration(minutes)} and "
     said = (
-        f"all steps will take about {minutes:.1f} minutes and {needed / 1e9:.1f} GB; "
-        f"{free / 1e9:.1f} GB are free"
+        f"all steps will take {time}{forecast.needed / 1e9:.1f} GB; {free / 1e9:.1f} "
+        "GB are free"
     )
-    return said if needed < free else f"{said}. {propose(work)}"
+    return said if forecast.needed < free else f"{said}. {propose(work)}"
+
+
+def duration(minutes):
+    """Minutes in words: 4.25 -> "4.2 minutes", 1e6 -> "1.9 years"."""
+    for unit, size in (("years", 525_960), ("days", 1440), ("hours", 60)):
+        if minutes >= 1.5 * size:
+            return f"{minutes / size:,.1f} {unit}"
+    return f"{minutes:.1f} minutes"
 
 
 def farewell(folder, is_done):
@@ -179,5 +288,7 @@ def farewell(folder, is_done):
             f"done: {folder.path / 'model.safetensors'} is the model, and "
             f"{folder.log} its losses. `ch05.checkpoint.load_model` reads it"
         )
-    command = shlex.join(["python", *sys.orig_argv[1:]])
-    return f"stopped, and a checkpoint is saved. To go on: {command}"
+    again = shlex.join(["python", *sys.orig_argv[1:]])
+    if again != printable(again):  # it could not be copied from a terminal
+        return "stopped, and a checkpoint is saved. The same command goes on"
+    return f"stopped, and a checkpoint is saved. To go on: {again}"

@@ -79,13 +79,25 @@ def run_quietly(path, settings, operation, said):
 
 
 def wait(process, seconds):
-    """Kill a process after so many seconds unless it has ended; return its status."""
+    """Kill a process after so many seconds unless it has ended; return its status.
+
+    It is killed as well when this process is told to stop.
+    """
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.0005)
+    try:
+        while time.monotonic() < end:
+            ended, status = os.waitpid(process, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.0005)
+    except BaseException:  # Ctrl-C or SIGTERM
+        kill(process)
+        raise
+    return kill(process)
+
+
+def kill(process):
+    """Kill a process that this one has started; return its status."""
     os.kill(process, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
@@ -181,6 +193,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200, help="of the second run")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up first
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         num_operations = kill_everywhere(Path(folder))

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from threading import Thread
 
+import psutil
 import pytest
 import torch
 
@@ -204,21 +205,33 @@ def test_a_signal_saves_and_the_run_goes_on(path, unbroken, capsys, number, stop
     assert f"going on after step {stop_at} of 8" in capsys.readouterr().out
 
 
-def test_a_second_signal_stops_at_once(path, unbroken):
-    class Impatient(RunFolder):
-        """Its run gets two signals within one step."""
+class Impatient(RunFolder):
+    """Its run gets two signals within one step."""
 
-        def note(self, **entry):
-            super().note(**entry)
-            if entry["step"] == 5:
-                os.kill(os.getpid(), signal.SIGINT)
-                os.kill(os.getpid(), signal.SIGINT)
+    def __init__(self, path, number):
+        super().__init__(path)
+        self.number = number
 
+    def note(self, **entry):
+        super().note(**entry)
+        if entry["step"] == 5:
+            os.kill(os.getpid(), self.number)
+            os.kill(os.getpid(), self.number)
+
+
+def test_a_second_ctrl_c_stops_at_once(path, unbroken):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        tiny_run(Impatient(path))
+        tiny_run(Impatient(path, signal.SIGINT))
     assert signal.getsignal(signal.SIGINT) is before
     assert RunFolder(path).last_whole_step() == 3
+    assert outcome(path) == unbroken
+
+
+def test_a_second_sigterm_is_no_hurry(path, unbroken):
+    """A scheduler sends one to each process, and torchrun hands its own on."""
+    assert not tiny_run(Impatient(path, signal.SIGTERM))
+    assert RunFolder(path).last_whole_step() == 6
     assert outcome(path) == unbroken
 
 
@@ -243,6 +256,23 @@ def test_killed_again_and_again_it_ends_as_if_nothing_had_happened():
     num_saving = re.search(r"killed 24 times, (\d+) in a save", done.stdout)
     assert int(num_saving[1]) >= 4
     assert done.stdout.endswith("equal to the last bit\n")
+
+
+def test_killing_that_is_stopped_leaves_no_process_and_no_file(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.kill_run", "--kills", "24"],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        children = []
+        while not children:
+            assert process.poll() is None
+            children = psutil.Process(process.pid).children(recursive=True)
+        process.terminate()
+    assert process.returncode != 0
+    assert not any(child.is_running() for child in children)
+    assert not list(tmp_path.iterdir())
 
 
 # It is over
@@ -324,6 +354,12 @@ def test_a_full_disk_stops_it_and_it_goes_on_when_there_is_room(path, unbroken):
         tiny_run(RunFolder(path))
     assert RunFolder(path).last_whole_step() == 2
     assert outcome(path) == unbroken
+
+
+def test_a_target_that_is_too_small_is_found_before_the_first_step(path):
+    with largest_file(20_000), pytest.raises(OSError, match="File too large"):
+        tiny_run(RunFolder(path))
+    assert not (path / "log.jsonl").exists()
 
 
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
