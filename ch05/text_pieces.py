@@ -5,6 +5,7 @@ GPT-2's pattern reaches across such a place, so that the tokens of the pieces ar
 of the whole. What has no such place for PIECE characters is cut where that ends.
 """
 
+import codecs
 import hashlib
 import re
 from itertools import chain
@@ -82,19 +83,45 @@ def split_file(path, length, val_share):
 
 def length_of_file(path):
     """The number of characters of a text file; ValueError if it is none, or empty."""
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is not a file")
+    check_is_file(path)
     length, is_blank = 0, True
     try:
         with open(path, encoding="utf-8-sig") as file:
             while chunk := file.read(PIECE):
+                if chunk.count("\0") > len(chunk) / 4:
+                    raise ValueError(f"{path} is UTF-16 text; save it as UTF-8")
                 length += len(chunk)
                 is_blank = is_blank and chunk.isspace()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text; save it as UTF-8") from error
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} {what_is_wrong(path)}; save it as UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
     if is_blank:
         raise ValueError(f"{path} is empty")
     return length
+
+
+def check_is_file(path):
+    """Raise ValueError for a folder, for what is not there, and for no regular file."""
+    if Path(path).is_dir():
+        raise ValueError(f"{path} is a folder: name the text files in it")
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is not a file")
+
+
+def what_is_wrong(path):
+    """Why a file is not UTF-8 text, in a few words, and in which line."""
+    with open(path, "rb") as file:
+        if file.peek()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "is UTF-16 text"
+        decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+        while content := file.read(PIECE):
+            try:
+                line += decoder.decode(content).count("\n")
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                break
+    return f"is not UTF-8 text: see line {line}"
 
 
 def read_chunks(file, num_characters):

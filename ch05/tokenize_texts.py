@@ -2,14 +2,14 @@
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
+from ch02.console import command, printable, say
 from ch02.fetch import FetchError, is_offline
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch05.shard_writer import write_shards
 from ch05.shards import SPLITS
-from ch05.text_pieces import split_files, split_texts
+from ch05.text_pieces import check_is_file, split_files, split_texts
 
 FILE_FORMATS = "csv", "json", "parquet", "text"  # data sets that are files given
 
@@ -21,12 +21,34 @@ def share_of_validation(text):
     except ValueError:
         share = -1.0
     if not 0 <= share <= 0.5:
-        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 to 0.5")
+        raise argparse.ArgumentTypeError(
+            f"{printable(text)} is not a number from 0 to 0.5"
+        )
     return share
+
+
+def take_in_any_order(parser):
+    """Let an argparse parser of a command take options between file names, too.
+
+    Behind `--` all are names, which may begin with a dash.
+    """
+    usual = parser.parse_known_args
+
+    def parse(args, namespace=None):
+        end = args.index("--") if "--" in args else len(args)
+        names = [f"./{n}" if n.startswith("-") else n for n in args[end + 1 :]]
+        parser.parse_known_args = usual  # which the method below may call itself
+        try:
+            return parser.parse_known_intermixed_args(args[:end] + names, namespace)
+        finally:
+            parser.parse_known_args = parse
+
+    parser.parse_known_args = parse
 
 
 def add_tokenize_arguments(parser):
     """Add to an argparse parser what `tokenize` understands."""
+    take_in_any_order(parser)
     parser.add_argument("folder", help="where the shards go; the same goes on with it")
     parser.add_argument("files", nargs="*", help="text files, or those of --dataset")
     parser.add_argument(
@@ -91,8 +113,7 @@ def dataset_texts(name, subset, files, column):
 def check_files(files, dataset):
     """Raise ValueError unless the files are there, and some if there is no data set."""
     for path in files:
-        if not Path(path).is_file():
-            raise ValueError(f"{path} is not a file")
+        check_is_file(path)
     if not files and dataset in (None, *FILE_FORMATS):
         raise ValueError("name files to tokenize, or a --dataset of Hugging Face")
 
@@ -102,19 +123,20 @@ def tokenize_command(args):
 
     Text files or a data set, read as a stream. Stopped and begun again, it goes on.
     """
-    check_files(args.files, args.dataset)
-    tokenizer = tokenizer_called(args.tokenizer)
-    if args.dataset:
-        texts = dataset_texts(args.dataset, args.subset, args.files, args.column)
-        pieces, size = split_texts(texts, args.val_share), None
-    else:
-        pieces = split_files(args.files, args.val_share)
-        size = sum(os.path.getsize(path) for path in args.files)
-    try:
-        index = write_shards(pieces, args.folder, tokenizer, size=size)
-    except KeyboardInterrupt:
-        sys.exit("stopped; the shards so far are whole, and the same command goes on")
-    print(summary(args.folder, index))
+    with command("stopped; the shards so far are whole, and the same command goes on"):
+        check_files(args.files, args.dataset)
+        tokenizer = tokenizer_called(args.tokenizer)
+        if args.dataset:
+            texts = dataset_texts(args.dataset, args.subset, args.files, args.column)
+            pieces, size = split_texts(texts, args.val_share), None
+        else:
+            pieces = split_files(args.files, args.val_share)
+            size = sum(os.path.getsize(path) for path in args.files)
+        say(
+            summary(
+                args.folder, write_shards(pieces, args.folder, tokenizer, size=size)
+            )
+        )
 
 
 def summary(folder, index):

@@ -1,5 +1,8 @@
 """Texts come in pieces that have the tokens of the whole, in little memory."""
 
+import codecs
+import os
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -147,7 +150,12 @@ def test_each_file_gives_both_splits(file):
     [
         (b"", "is empty"),
         (b" \n" * 40, "is empty"),
-        (b"good until here \xff", "is not UTF-8 text; save it as UTF-8"),
+        (b"good until here \xff", "is not UTF-8 text: see line 1; save it as UTF-8"),
+        (b"1\n\xc3\xa9\r\n" * 9 + b"\xe9", "is not UTF-8 text: see line 19; save"),
+        (b"ends within a character \xc3", "is not UTF-8 text: see line 1; save it"),
+        ("words".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+        (codecs.BOM_UTF16_BE + "é".encode("utf-16-be"), "is UTF-16 text; save it"),
+        ("no mark at all".encode("utf-16-le"), "is UTF-16 text; save it as UTF-8"),
         (None, "is not a file"),
     ],
 )
@@ -156,6 +164,13 @@ def test_what_is_no_text_is_said_at_the_call(file, tmp_path, content, reason):
     bad = tmp_path / "none" if content is None else file(content)
     with pytest.raises(ValueError, match=f"{bad.name} {reason}"):
         split_files([good, bad], 0.1)
+
+
+def test_a_folder_and_a_pipe_are_no_texts(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, reason in (("", "is a folder: name the text files"), ("pipe", "is not")):
+        with pytest.raises(ValueError, match=f"{name} {reason}"):
+            next(split_files([tmp_path / name], 0.1))
 
 
 def test_a_file_is_read_bit_by_bit(file):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from ch02.console import STOPPED
 from ch02.dataset import STORY, load_text
 from ch02.fetch import FetchError
 from ch02.tokenizer import BPETokenizer
@@ -176,10 +177,69 @@ def test_no_row_is_read_before_it_is_wanted(asked):
     assert next(texts) == "document 0"
 
 
-def test_being_stopped_says_how_to_go_on(folder, monkeypatch):
+def test_being_stopped_says_how_to_go_on(folder, monkeypatch, capsys):
     def stop(*args, **settings):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tokenize_texts, "write_shards", stop)
-    with pytest.raises(SystemExit, match="whole, and the same command goes on"):
+    with pytest.raises(SystemExit) as end:
         run(folder, STORY)
+    assert end.value.code == STOPPED
+    assert capsys.readouterr().err == (
+        "stopped; the shards so far are whole, and the same command goes on\n"
+    )
+
+
+ORDERS = {
+    "names first": ["s", "a", "b", "--val-share", "0.2"],
+    "names last": ["--val-share", "0.2", "s", "a", "b"],
+    "an option behind the folder": ["s", "--val-share", "0.2", "a", "b"],
+    "an option between the files": ["s", "a", "--val-share=0.2", "b"],
+    "options everywhere": ["--column", "x", "s", "--val-share", "0.2", "a", "--", "b"],
+    "all names marked": ["--val-share=0.2", "--", "s", "a", "b"],
+}
+
+
+def parse(words):
+    """What a command among others understands."""
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--text")
+    commands = parser.add_subparsers()
+    add_tokenize_arguments(commands.add_parser("tokenize", exit_on_error=False))
+    return parser.parse_args(["tokenize", *words])
+
+
+@pytest.mark.parametrize("words", ORDERS.values(), ids=ORDERS)
+def test_options_stand_anywhere(words):
+    args = parse(words)
+    assert (args.folder, args.files, args.val_share) == ("s", ["a", "b"], 0.2)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder", "files"),
+    [
+        (["--", "-s", "-a"], "./-s", ["./-a"]),
+        (["s", "--column", "x", "--", "-a", "--column"], "s", ["./-a", "./--column"]),
+        (["s", "a", "--", "-b"], "s", ["a", "./-b"]),
+        (["./-s", "./-a"], "./-s", ["./-a"]),
+        (["s"], "s", []),
+    ],
+)
+def test_names_may_begin_with_a_dash(words, folder, files):
+    args = parse(words)
+    assert (args.folder, args.files) == (folder, files)
+
+
+@pytest.mark.parametrize("words", [[], ["s", "--none", "a"], ["s", "-a"], ["--column"]])
+def test_what_the_command_does_not_know_is_refused(words):
+    with pytest.raises((SystemExit, argparse.ArgumentError)):
+        parse(words)
+
+
+def test_names_are_printed_on_one_line(tmp_path, capsys):
+    folder = tmp_path / "a\nb\x1b[2J"
+    run(folder, STORY)
+    assert capsys.readouterr().out.startswith(f"{tmp_path}/a\\nb\\x1b[2J holds ")
+    with pytest.raises(ValueError, match=r"none\\n\.txt is not a file") as caught:
+        run(folder, tmp_path / "none\n.txt")
+    assert "\n" not in str(caught.value)
