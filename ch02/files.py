@@ -6,6 +6,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -14,6 +15,46 @@ from ch02.messages import one_line, say
 
 STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
 TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{16}\.tmp")  # the names that `replacing` gives
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+# how texts in other encodings begin; UTF-32's mark begins with one of UTF-16
+MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
+
+
+def check_regular(path):
+    """Raise ValueError if a folder, a pipe or a device lies where a file is expected.
+
+    Opening those could take for ever. Nothing at all may lie there.
+    """
+    try:
+        kind = KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except ValueError as error:
+        raise ValueError(f"{one_line(path)} is no file's name: {error}") from None
+    if kind:
+        raise ValueError(
+            f"{one_line(path)} is {kind}, and a file is expected there: move it away "
+            "or give another name"
+        )
+
+
+def size_of(path):
+    """The bytes of a file; None where no file is, or none that one may look at."""
+    with suppress(OSError, ValueError):
+        check_regular(path)
+        return os.stat(path).st_size
+    return None
 
 
 def sha256_of(path):

@@ -1,46 +1,25 @@
-"""Small JSON files, some with their own sha256 (a support module: used, not taught)."""
+"""Small dicts on disk, with their own sha256 (a support module: used, not taught)."""
 
 import hashlib
 import json
-from pathlib import Path
 
-from ch02.files import write_atomically
+from ch02.files import read_json, size_of, write_atomically
+from ch02.messages import one_line
 
 MOST_BYTES = 2**28  # of a file that is read as a whole
 
 
-def parse_json(content):
-    """Bytes or text of JSON as an object; ValueError for anything else.
+def read_small_json(path):
+    """What a JSON file of at most MOST_BYTES bytes holds.
 
-    JSON has no NaN and no Infinity, and nothing a thousand brackets deep is ours.
+    Raises ValueError for what is missing, damaged, larger, or no regular file.
     """
-    try:
-        return json.loads(content, parse_constant=refuse)
-    except RecursionError:
-        raise ValueError("the brackets are nested too deep") from None
-
-
-def refuse(constant):
-    """Raise ValueError for a constant that JSON lacks, though Python parses it."""
-    raise ValueError(f"{constant} is not JSON")
-
-
-def read_json(path):
-    """What a JSON file holds.
-
-    Raises ValueError for what is missing or no regular file (a folder, a pipe, a
-    device), has more than MOST_BYTES bytes, or is not JSON.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path} is missing, or it is not a regular file")
-    size = path.stat().st_size
+    size = size_of(path)
+    if size is None:
+        raise ValueError(f"{one_line(path)} is missing, or it is not a regular file")
     if size > MOST_BYTES:
-        raise ValueError(f"{path} is damaged: it has {size:,} bytes")
-    try:
-        return parse_json(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        raise ValueError(f"{one_line(path)} is damaged: it has {size:,} bytes")
+    return read_json(path)
 
 
 def content_sha256(content):
@@ -59,15 +38,15 @@ def read_sealed(path, keys):
 
     Raises ValueError when the file is missing, damaged, or another one.
     """
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no dict")
-    try:
-        is_whole = content.pop("sha256", None) == content_sha256(content)
-    except RecursionError:
-        is_whole = False
-    if not is_whole:
-        raise ValueError(f"{path} is damaged: its content has another sha256")
-    if missing := sorted(keys - content.keys()):
-        raise ValueError(f"{path} is damaged: it has no {missing[0]}")
+    content = read_small_json(path)
+    if not is_whole(content) or not keys <= content.keys():
+        raise ValueError(f"{one_line(path)} is damaged: its sha256 is not its own")
     return content
+
+
+def is_whole(content):
+    """True for a dict with its own sha256, which is taken out of it."""
+    try:
+        return content.pop("sha256") == content_sha256(content)
+    except (LookupError, TypeError, AttributeError, RecursionError):  # another file
+        return False

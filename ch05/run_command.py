@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import psutil
 import torch
 
-from ch02.console import STOPPED, command, printable, say
+from ch02.messages import STOPPED, ending_in_a_line, one_line, printable, say
 from ch04.gpt import GPT_CONFIG_124M
 from ch05.device import fast_dtype, fast_math
 from ch05.long_run import StepBatches
@@ -22,7 +22,7 @@ from ch05.preflight import (
     needed_bytes,
     propose,
 )
-from ch05.ranks import from_all, joined, rank, world_size
+from ch05.ranks import from_all, from_rank_0, joined, rank, world_size
 from ch05.run import Rhythm, RunSettings, create_val_loader, run_to_end
 from ch05.run_folder import RunFolder
 from ch05.shards import MEND, TokenShards, find_faults, read_index
@@ -58,7 +58,7 @@ def positive(text):
         raise argparse.ArgumentTypeError(f"a number above {MOST:,} is too large")
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(
-            f"{printable(text)} is not a whole number above 0"
+            f"{one_line(text)} is not a whole number above 0"
         )
     return int(text)
 
@@ -71,7 +71,7 @@ def rate(text):
         value = math.nan
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(
-            f"{printable(text)} is not a number from 0 to below 1"
+            f"{one_line(text)} is not a number from 0 to below 1"
         )
     return value
 
@@ -144,17 +144,20 @@ def run_command(args):
     rhythm = Rhythm(
         args.eval_freq, args.eval_iter, args.save_freq, args.num_parts, args.shard
     )
-    with command("stopped; the same command goes on"), joined() as device:
+    stopped = "stopped; the same command goes on"
+    with ending_in_a_line(stopped=stopped), joined() as device:
         fast_math(device)
         length = args.context_length or GPT_CONFIG_124M["context_length"]
         train, validation = (
             TokenShards(args.data, split, length) for split in ("train", "val")
         )
-        settings = settings_of(args, train, device)
+        folder = RunFolder(args.folder)
+        is_auto = args.dtype == "auto"
+        dtype = choose_dtype(folder, device) if is_auto else args.dtype
+        settings = settings_of(args, train, dtype)
         check_batches(settings, rhythm, train, validation)
         work = work_of_process(settings, rhythm, device)
         check_size(work, args.shard)
-        folder = RunFolder(args.folder)
         with folder.locked():
             pass  # it can be written to, and nobody else does
         check_data(args.data)
@@ -285,10 +288,10 @@ def farewell(folder, is_done):
     """What to say when the process ends."""
     if is_done:
         return (
-            f"done: {folder.path / 'model.safetensors'} is the model, and "
-            f"{folder.log} its losses. `ch05.checkpoint.load_model` reads it"
+            f"done: {one_line(folder.path / 'model.safetensors')} is the model, and "
+            f"{one_line(folder.log)} its losses. `ch05.checkpoint.load_model` reads it"
         )
     again = shlex.join(["python", *sys.orig_argv[1:]])
-    if again != printable(again):  # it could not be copied from a terminal
+    if "\n" in again or again != printable(again):  # nobody could copy it
         return "stopped, and a checkpoint is saved. The same command goes on"
     return f"stopped, and a checkpoint is saved. To go on: {again}"

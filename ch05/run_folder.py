@@ -18,22 +18,26 @@ import secrets
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import NoneType
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from ch02.console import say
 from ch02.files import (
+    check_regular,
     check_sha256,
     check_writable,
     fsync_folder,
     make_folder,
+    parse_json,
     remove_temporaries,
     replacing,
+    set_aside,
     sha256_of,
     write_atomically,
 )
-from ch02.json_files import parse_json, read_json, read_sealed, write_sealed
+from ch02.json_files import read_sealed, read_small_json, write_sealed
+from ch02.messages import one_line, say
 from ch05.checkpoint import save_weights
 from ch05.preflight import size_in_bytes
 from ch05.ranks import from_rank_0, rank, wait_for_all
@@ -70,6 +74,18 @@ def different_settings(old, new):
     ]
 
 
+def read_settings(path):
+    """The settings in settings.json or in a seal; None where there are none."""
+    try:
+        content = read_small_json(path)
+        settings = content.get("settings", content)
+        values = [*(settings | {"config": None} | settings["config"]).values()]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return None
+    is_flat = all(isinstance(v, (str, int, float, NoneType)) for v in values)
+    return settings if is_flat else None
+
+
 def seal(folder, step, settings):
     """Write into a checkpoint's folder what it is, and size and sha256 of each file."""
     files = {
@@ -87,7 +103,7 @@ def read_seal(folder):
     checkpoints, step, settings and sizes are None.
     """
     path = folder / SEAL
-    content = read_json(path)
+    content = read_small_json(path)
     if not isinstance(content, dict) or "files" in content:
         return read_sealed(path, {"step", "settings", "files"})
     if not all(SHA256.fullmatch(str(digest)) for digest in content.values()):
@@ -111,7 +127,7 @@ def check_seal(folder, step, settings=None):
             "away"
         )
     for name, file in sealed["files"].items():
-        check_file(folder / name, file)
+        check_sha256(folder / name, file["sha256"], file["bytes"])
     taken = optimizer_steps(folder) if sealed["step"] is None else {sealed["step"]}
     if taken != {step}:
         raise ValueError(f"{folder} holds step {min(taken, default=0)}")
@@ -127,19 +143,9 @@ def is_sealed(name):
     return name != SEAL and not is_hidden
 
 
-def check_file(path, sealed):
-    """Raise ValueError unless a file has the sha256 and the size that are known."""
-    if not path.is_file():
-        raise ValueError(f"{path} is not a regular file")
-    size = path.stat().st_size
-    if sealed["bytes"] not in (None, size):
-        raise ValueError(f"{path} has {size:,} bytes, not {sealed['bytes']:,}")
-    check_sha256(path, sealed["sha256"])
-
-
 def parse_entry(line):
     """A line of a log as a dict; ValueError if `RunFolder.note` has not written it."""
-    entry = parse_json(line)
+    entry = parse_json(line.decode(), "log.jsonl")
     if not isinstance(entry, dict) or type(entry.get("step")) is not int:
         raise ValueError("an entry has a step")
     if not all(is_finite_number(value) for value in entry.values()):
@@ -187,68 +193,57 @@ class RunFolder:
     def tidy(self):
         """Remove what a process that was killed had not finished writing.
 
-        RunFolderError if something else than a file has a name that a file needs.
+        ValueError if something else than a file has a name that a file needs.
         """
         for entry in list(self.path.iterdir()):
             if PART.fullmatch(entry.name) and not entry.is_symlink():
                 shutil.rmtree(entry)
-            if entry.name in FILES and not entry.is_file():
-                raise RunFolderError(
-                    f"{entry} is not a regular file: move it away, or give this run "
-                    "another folder"
-                )
+            if entry.name in FILES:
+                check_regular(entry)
         remove_temporaries(self.path, NAMES)
 
     def agree_on(self, settings):
-        """Write down a new run's settings; RunFolderError if it has others already.
-
-        Those of a run whose settings.json was lost are in its checkpoints, too.
-        """
+        """Write down a new run's settings; RunFolderError if it has others already."""
         self.settings, path = settings, self.path / "settings.json"
-        different = self.differences_to(settings)
-        if different is None:
-            write_atomically(path, json.dumps(settings, indent=2).encode())
-        elif different:
+        known, names = self.known_settings(), self.names_of_run()
+        if known is None and names:
+            fault = f"{self.path} holds {', '.join(names)}, but no {path.name}"
+            if path.name in names:
+                fault = f"{path} is damaged"
+            raise RunFolderError(
+                f"{fault}, and no checkpoint has the settings: give this run another "
+                "folder"
+            )
+        if different := different_settings(known or settings, settings):
             raise RunFolderError(
                 f"the run in {self.path} has other settings: {'; '.join(different)}. "
                 "Go on with its own, or give this run another folder"
             )
+        if read_settings(path) is None:
+            if names:
+                say(f"{one_line(path)} was lost; a checkpoint has the settings, too")
+            write_atomically(path, json.dumps(settings, indent=2).encode())
 
-    def differences_to(self, settings):
-        """What differs between the run here and these settings; None if it is new.
+    def known_settings(self):
+        """Those of the run that is here; None if nothing says what they are.
 
-        RunFolderError if the folder does not say.
+        Those of a run whose settings.json was lost are in its checkpoints, too.
         """
-        path, names = self.path / "settings.json", self.names_of_run()
-        if not names:
-            return None
-        try:
-            return different_settings(read_json(path), settings)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            if any(self.is_sealed_with(settings, step) for step in self.steps()):
-                say(f"{path} was lost; it is written again as a checkpoint has it")
-                return None
-        if path.is_file():
-            rest = "".join(f", {name}" for name in names if name != path.name)
-            raise RunFolderError(
-                f"{path} is damaged: delete it{rest} to begin anew, or give this run "
-                "another folder"
-            )
-        raise RunFolderError(
-            f"{self.path} holds {', '.join(names)}, but no settings.json: give this "
-            "run another folder"
-        )
+        with suppress(OSError):
+            seals = [self.folder(step) / SEAL for step in self.steps()]
+            for path in (self.path / "settings.json", *seals):
+                if (settings := read_settings(path)) is not None:
+                    return settings
+        return None
 
     def names_of_run(self):
         """The names here that a run uses, sorted."""
         entries = [entry.name for entry in self.path.iterdir()]
         return sorted(n for n in entries if n in FILES or STEP_FOLDER.fullmatch(n))
 
-    def is_sealed_with(self, settings, step):
-        """True if the seal of a step's checkpoint has these settings."""
-        with suppress(ValueError, OSError):
-            return read_seal(self.folder(step))["settings"] == settings
-        return False
+    def dtype(self):
+        """That of the run that is here; None if there is none, or it does not say."""
+        return (self.known_settings() or {}).get("dtype")
 
     def folder(self, step):
         """Where the checkpoint of a step lies."""
@@ -273,7 +268,8 @@ class RunFolder:
             try:
                 check_seal(self.folder(step), step, self.settings)
             except (OSError, ValueError) as error:
-                say(f"passing over a checkpoint that is not whole: {error}")
+                reason = one_line(error, longest=1000)
+                say(f"passing over a checkpoint that is not whole: {reason}")
             else:
                 return step
         if steps:
@@ -322,8 +318,8 @@ class RunFolder:
         with suppress(FileNotFoundError), open(self.log, "rb+") as log:
             os.fsync(log.fileno())  # or it could be behind the checkpoint after a crash
         self.remove(step)  # one that was passed over
-        if os.path.lexists(self.folder(step)):
-            self.set_aside(step)
+        set_aside(self.folder(step))  # or what else is in the way
+        self.folder(step).unlink(missing_ok=True)  # an empty file
         os.replace(part, self.folder(step))
         fsync_folder(self.path)
         steps = [step for step in self.steps() if (self.folder(step) / SEAL).is_file()]
@@ -343,13 +339,6 @@ class RunFolder:
             part = self.part(step, secrets.randbits(62))
             os.replace(folder, part)  # so that it is gone as a whole
             shutil.rmtree(part)
-
-    def set_aside(self, step):
-        """Give another name to what is in the way of a checkpoint and not ours."""
-        path = self.folder(step)
-        other = path.with_name(f"{path.name}.{secrets.token_hex(8)}.aside")
-        os.replace(path, other)
-        say(f"{path} was no checkpoint that this run knows; it is {other.name} now")
 
     def load(self, model, optimizer):
         """Fill both from the last whole checkpoint; return its step, 0 without one."""
@@ -374,7 +363,8 @@ class RunFolder:
                     steps.add(entry["step"])
                     file.write(json.dumps(entry) + "\n")
         if len(steps) < step:
-            say(f"{self.log} lacks {step - len(steps)} of {step} steps: it was damaged")
+            lacking = f"{step - len(steps)} of {step} steps"
+            say(f"{one_line(self.log)} lacks {lacking}: it was damaged")
 
     def note(self, **entry):
         """Add a line to the log; FloatingPointError if a number is not finite."""

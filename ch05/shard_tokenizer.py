@@ -7,8 +7,8 @@ from pathlib import Path
 import tiktoken
 
 from ch02.bpe import SPLIT_PATTERN
-from ch02.console import say
 from ch02.files import replacing, sha256_of
+from ch02.messages import one_line, say
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch05.shards import MEND, read_index
 
@@ -62,7 +62,7 @@ def keep_vocabulary(folder, tokenizer):
             tokenizer.save(temporary)
             if sha256_of(temporary) != known_sha256(folder):
                 raise ValueError(f"{path} is another tokenizer: name another folder")
-        say(f"{path} was damaged; it is written again")
+        say(f"{one_line(path)} was damaged; it is written again")
     return sha256_of(path)
 
 

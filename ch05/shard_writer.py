@@ -18,13 +18,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from ch02.console import say
 from ch02.files import (
     check_writable,
     make_folder,
     remove_temporaries,
     write_atomically,
 )
+from ch02.messages import one_line, say
 from ch05.shard_tokenizer import VOCABULARY, as_encoding, record_tokenizer
 from ch05.shards import (
     ID_TYPES,
@@ -240,7 +240,7 @@ def write_shards(pieces, folder, tokenizer, *, shard_tokens=SHARD_TOKENS, size=N
         index = open_index(folder, settings)
         damaged = find_faults(folder, index, verify=True)
         for path, fault in damaged.items():
-            say(f"{path} {fault}; it is written again")
+            say(f"{one_line(path)} {fault}; it is written again")
         if damaged or not index["end"]:
             num_ids = shard_tokens if size is None else min(shard_tokens, size)
             with saying_how_to_go_on(folder):

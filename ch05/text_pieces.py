@@ -9,8 +9,10 @@ import codecs
 import hashlib
 import re
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
+
+from ch02.files import check_encoding, check_regular, size_of
+from ch02.messages import one_line
 
 PIECE = 2**16  # characters; tiktoken gives up on white space 15 times as long
 BATCH_CHARACTERS = 2**22  # that the threads of a tokenizer share
@@ -84,44 +86,42 @@ def split_file(path, length, val_share):
 def length_of_file(path):
     """The number of characters of a text file; ValueError if it is none, or empty."""
     check_is_file(path)
-    length, is_blank = 0, True
+    name, length, is_blank = one_line(path), 0, True
     try:
+        with open(path, "rb") as file:
+            check_encoding(name, file.read(1000))
         with open(path, encoding="utf-8-sig") as file:
             while chunk := file.read(PIECE):
-                if chunk.count("\0") > len(chunk) / 4:
-                    raise ValueError(f"{path} is UTF-16 text; save it as UTF-8")
                 length += len(chunk)
                 is_blank = is_blank and chunk.isspace()
     except UnicodeDecodeError:
-        raise ValueError(f"{path} {what_is_wrong(path)}; save it as UTF-8") from None
+        raise ValueError(
+            f"{name}, line {bad_line(path)} is not UTF-8 text; save the file as UTF-8"
+        ) from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
     if is_blank:
-        raise ValueError(f"{path} is empty")
+        raise ValueError(f"{name} is empty")
     return length
 
 
 def check_is_file(path):
-    """Raise ValueError for a folder, for what is not there, and for no regular file."""
-    if Path(path).is_dir():
-        raise ValueError(f"{path} is a folder: name the text files in it")
-    if not Path(path).is_file():
-        raise ValueError(f"{path} is not a file")
+    """Raise ValueError for a folder, a pipe or a device, and for what is not there."""
+    check_regular(path)
+    if size_of(path) is None:
+        raise ValueError(f"{one_line(path)} is not a file")
 
 
-def what_is_wrong(path):
-    """Why a file is not UTF-8 text, in a few words, and in which line."""
+def bad_line(path):
+    """The number of the first line that is not UTF-8."""
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
     with open(path, "rb") as file:
-        if file.peek()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            return "is UTF-16 text"
-        decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
         while content := file.read(PIECE):
             try:
                 line += decoder.decode(content).count("\n")
             except UnicodeDecodeError as error:
-                line += error.object[: error.start].count(b"\n")
-                break
-    return f"is not UTF-8 text: see line {line}"
+                return line + error.object[: error.start].count(b"\n")
+    return line  # the last one ends within a character
 
 
 def read_chunks(file, num_characters):

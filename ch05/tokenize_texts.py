@@ -4,8 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from ch02.console import command, printable, say
 from ch02.fetch import FetchError, is_offline
+from ch02.messages import ending_in_a_line, one_line, say
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch05.shard_writer import write_shards
 from ch05.shards import SPLITS
@@ -22,7 +22,7 @@ def share_of_validation(text):
         share = -1.0
     if not 0 <= share <= 0.5:
         raise argparse.ArgumentTypeError(
-            f"{printable(text)} is not a number from 0 to 0.5"
+            f"{one_line(text)} is not a number from 0 to 0.5"
         )
     return share
 
@@ -123,7 +123,8 @@ def tokenize_command(args):
 
     Text files or a data set, read as a stream. Stopped and begun again, it goes on.
     """
-    with command("stopped; the shards so far are whole, and the same command goes on"):
+    stopped = "stopped; the shards so far are whole, and the same command goes on"
+    with ending_in_a_line(stopped=stopped):
         check_files(args.files, args.dataset)
         tokenizer = tokenizer_called(args.tokenizer)
         if args.dataset:
@@ -132,11 +133,8 @@ def tokenize_command(args):
         else:
             pieces = split_files(args.files, args.val_share)
             size = sum(os.path.getsize(path) for path in args.files)
-        say(
-            summary(
-                args.folder, write_shards(pieces, args.folder, tokenizer, size=size)
-            )
-        )
+        index = write_shards(pieces, args.folder, tokenizer, size=size)
+        say(summary(args.folder, index))
 
 
 def summary(folder, index):
@@ -145,5 +143,5 @@ def summary(folder, index):
         f"{sum(shard['tokens'] for shard in index['shards'][split]):,} {split}"
         for split in SPLITS
     ]
-    num_shards = sum(len(index["shards"][split]) for split in SPLITS)
-    return f"{folder} holds {' and '.join(parts)} tokens in {num_shards} shards"
+    total = sum(len(index["shards"][split]) for split in SPLITS)
+    return f"{one_line(folder)} holds {' and '.join(parts)} tokens in {total} shards"

@@ -11,12 +11,18 @@ import pytest
 
 from ch02.files import (
     Part,
+    check_regular,
     check_sha256,
     check_writable,
     make_folder,
     move_into_place,
+    read_json,
+    read_text,
     remove_temporaries,
     replacing,
+    set_aside,
+    sha256_of,
+    size_of,
     write_atomically,
 )
 

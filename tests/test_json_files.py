@@ -1,39 +1,24 @@
 """Small JSON files are read whole or refused in a sentence, whatever they are."""
 
 import json
+import math
 import os
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from ch02.json_files import parse_json, read_json, read_sealed, write_sealed
+from ch02.json_files import read_sealed, read_small_json, write_sealed
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text() | st.floats(-9, 9),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=10,
-)
-
-
-@given(VALUES)
-def test_json_is_parsed(value):
-    assert parse_json(json.dumps(value)) == value
-    assert parse_json(json.dumps(value).encode()) == value
-
-
-BROKEN = [b"", b"{", b"\xff", b"\0\0", b"NaN", b"[-Infinity]", b"[" * 10**5]
+BROKEN = [b"", b"{", b"\xff", b"\0\0", b"[" * 10**5]
 BROKEN += [b'{"a":' * 10**5, b"9" * 10**5, b"1 2", b"'a'"]
 
 
 @pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[:9]))
 def test_what_is_no_json_is_refused(tmp_path, content):
-    with pytest.raises(ValueError):
-        parse_json(content)
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.json is damaged: "):
-        read_json(path)
+    for read in (read_small_json, lambda path: read_sealed(path, {"a"})):
+        with pytest.raises(ValueError, match=r"a\.json"):
+            read(path)
 
 
 def make(path, kind):
@@ -55,7 +40,7 @@ def make(path, kind):
 def test_what_is_no_small_file_is_not_read(tmp_path, kind):
     make(tmp_path / "a.json", kind)
     reason = "it has 1,000,000,000,000 bytes" if kind == "huge" else "a regular file"
-    for read in (read_json, lambda path: read_sealed(path, {"a"})):
+    for read in (read_small_json, lambda path: read_sealed(path, {"a"})):
         with pytest.raises(ValueError, match=rf"a\.json is .*{reason}"):
             read(tmp_path / "a.json")
 
@@ -64,15 +49,17 @@ def test_a_sealed_dict_comes_back(tmp_path):
     path = tmp_path / "a.json"
     write_sealed(path, {"a": 1, "b": ["é", None]})
     assert read_sealed(path, {"a"}) == {"a": 1, "b": ["é", None]}
-    with pytest.raises(ValueError, match=r"a\.json is damaged: it has no c"):
+    with pytest.raises(ValueError, match=r"a\.json is damaged: its sha256 is not"):
         read_sealed(path, {"a", "c"})
 
 
-@pytest.mark.parametrize("content", [[], None, 7, "a", {}, {"a": 1}, {"sha256": 1}])
+@pytest.mark.parametrize(
+    "content", [[], None, 7, "a", {}, {"a": 1}, {"sha256": 1}, {"a": math.nan}]
+)
 def test_what_is_not_sealed_is_refused(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"a\.json is damaged: its? "):
+    with pytest.raises(ValueError, match=r"a\.json is damaged: its sha256"):
         read_sealed(path, set())
 
 
@@ -80,7 +67,7 @@ def test_what_is_not_sealed_is_refused(tmp_path, content):
 def test_however_deep_the_brackets_are_it_is_a_sentence(tmp_path, depth):
     path = tmp_path / "a.json"
     path.write_text('{"a": ' + "[" * depth + "]" * depth + "}")
-    with pytest.raises(ValueError, match=r"a\.json is damaged: "):
+    with pytest.raises(ValueError, match=r"a\.json is "):
         read_sealed(path, {"a"})
 
 

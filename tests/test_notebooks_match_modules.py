@@ -21,8 +21,8 @@ from tests.notebooks import (
 SUPPORT = {
     "fetch.py",
     "files.py",
-    "console.py",
     "json_files.py",
+    "messages.py",
     "transfer.py",
     "pretrained.py",
     "device.py",

@@ -17,10 +17,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import ch05.long_run
-from ch02.console import STOPPED
+import ch05.run_command
 from ch02.files import sha256_of
+from ch02.messages import STOPPED
 from ch04.gpt import GPT_CONFIG_124M
-from ch05 import pretrain, run_command
+from ch05 import pretrain
 from ch05.checkpoint import load_model
 from ch05.preflight import OVERHEAD, Workload, forecast_training
 from ch05.run_folder import RunFolder
@@ -154,7 +155,7 @@ def test_a_run_goes_on_in_the_dtype_that_it_was_begun_in(
         monkeypatch.setattr(ch05.run_command, "fast_dtype", lambda device, d=dtype: d)
         if not begun:
             interrupt_after(2, monkeypatch)
-        assert command("--dtype", "auto") is None
+        assert command("--dtype", "auto") == (None if begun else str(STOPPED))
         assert f" on 1 x cpu in {name}" in capsys.readouterr().out
     complaint = command("--dtype", others[name])
     assert f"dtype was '{name}' and is now '{others[name]}'" in complaint
@@ -249,7 +250,7 @@ def test_a_file_in_the_place_of_a_folder_is_one_sentence(command, tmp_path, name
 def test_a_second_run_is_refused_before_anything_is_measured(
     command, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(run_command, "forecast_training", None)
+    monkeypatch.setattr(ch05.run_command, "forecast_training", None)
     with RunFolder(tmp_path / "run").locked():
         assert "error: another process trains in " in command()
 
@@ -296,7 +297,7 @@ ABSURD = {
 def test_absurd_sizes_are_a_sentence_before_anything_is_allocated(
     command, words, sentence, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(run_command, "forecast_training", None)  # nor measured
+    monkeypatch.setattr(ch05.run_command, "forecast_training", None)  # nor measured
     with Memory() as memory:
         complaint = command(*words.split())
     assert re.match(f"error: .*{sentence}", complaint)
@@ -309,7 +310,7 @@ def test_what_does_not_fit_into_what_is_free_is_not_tried(monkeypatch):
     cfg = GPT_CONFIG_124M | {"context_length": 64, "drop_rate": 0.1}
     work = Workload(cfg, 64, 64, torch.float32, is_tied=True)
     with Memory() as memory:
-        said = run_command.outlook(work, num_steps=10)
+        said = ch05.run_command.outlook(work, num_steps=10)
     assert memory.most < 10_000
     assert re.match(
         r"all steps will take \d+\.\d GB; 0\.0 GB are free. one text at a time takes",
@@ -343,7 +344,7 @@ def test_a_forecast_takes_less_memory_than_the_run(batch_size):
     ],
 )
 def test_durations_are_in_units_that_one_can_imagine(minutes, words):
-    assert run_command.duration(minutes) == words
+    assert ch05.run_command.duration(minutes) == words
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence(command, monkeypatch):

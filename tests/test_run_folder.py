@@ -405,7 +405,7 @@ def test_whatever_the_tensors_are_the_checkpoint_before_is_taken(folder, states,
 @pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
 def test_whatever_the_settings_are_it_is_a_sentence(folder, make):
     make(folder.path / "settings.json")
-    with pytest.raises(RunFolderError, match="settings.json is"):
+    with pytest.raises(ValueError, match="settings.json is"):
         folder.tidy()
         folder.agree_on(RUN)
 
@@ -419,7 +419,7 @@ def test_however_deep_the_settings_are_it_is_a_sentence(folder, depth):
 
 
 @pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
-def test_lost_settings_are_in_the_checkpoints(folder, make, capsys):
+def test_lost_settings_are_in_the_checkpoints(folder, make):
     folder.agree_on(RUN)
     folder.save(1, *trained())
     path = folder.path / "settings.json"
@@ -434,11 +434,8 @@ def test_lost_settings_are_in_the_checkpoints(folder, make, capsys):
     path.unlink()
     make(path)
     if path.is_file():
-        with pytest.raises(RunFolderError, match="is damaged: delete it, step-0000001"):
-            folder.agree_on(RUN | {"num_steps": 9})
         folder.agree_on(RUN)
         assert path.read_bytes() == content
-        assert "was lost; it is written again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["log.jsonl", "model.safetensors", "step-0000010"])
@@ -453,8 +450,8 @@ def test_a_new_run_does_not_take_over_what_it_has_not_made(folder, name):
 @pytest.mark.parametrize("make", [be_folder, be_pipe, be_endless])
 def test_what_is_no_file_is_named_before_the_first_step(tmp_path, make, name):
     make(tmp_path / name)
-    reason = f"{name} is not a regular file: move it away"
-    with pytest.raises(RunFolderError, match=reason), RunFolder(tmp_path).locked():
+    reason = f"{name} is a .*, and a file is expected there: move it away"
+    with pytest.raises(ValueError, match=reason), RunFolder(tmp_path).locked():
         pass
 
 
@@ -655,9 +652,7 @@ def test_what_a_reader_keeps_there_stays(folder, states, capsys):
     for step in (15, 30, 45, 50, 55):
         folder.save(step, *trained())
     found = tree(folder.path)
-    aside = {name: content for name, content in found.items() if ".aside/" in name}
-    assert list(aside.values()) == [b"step-0000030/notes"]
-    del kept["step-0000030/notes"]
+    kept["step-0000030.old/notes"] = kept.pop("step-0000030/notes")
     assert kept.items() <= found.items()
     assert found["step-0000020/notes"] == b"in a checkpoint"
     assert [step for step in folder.steps() if step > 40] == [55, 50]
@@ -724,7 +719,7 @@ def test_other_settings_are_named_one_by_one(folder):
 def test_damaged_settings_are_a_sentence(folder, content):
     path = folder.path / "settings.json"
     path.write_bytes(content)
-    with pytest.raises(RunFolderError, match=re.escape(f"{path} is damaged: delete")):
+    with pytest.raises(RunFolderError, match=re.escape(f"{path} is damaged, and no")):
         folder.agree_on(RUN)
 
 

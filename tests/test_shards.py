@@ -240,9 +240,7 @@ def test_an_id_beyond_the_vocabulary_does_not_get_through(folder):
 def test_a_damaged_index_is_said_to_be(folder, change):
     path = folder / "shards.json"
     path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(
-        ValueError, match=r"shards\.json is damaged: .* Delete it and the"
-    ):
+    with pytest.raises(ValueError, match=r"shards\.json.*\. Delete it and the"):
         TokenShards(folder, "train", 5)
 
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from ch02.console import STOPPED
 from ch02.dataset import STORY, load_text
 from ch02.fetch import FetchError
+from ch02.messages import STOPPED
 from ch02.tokenizer import BPETokenizer
 from ch05 import tokenize_texts
 from ch05.shard_tokenizer import load_shard_tokenizer
