@@ -170,7 +170,7 @@ def set_aside(path):
     names = (path.with_name(f"{path.name}.old{number or ''}") for number in count())
     old = next(name for name in names if not os.path.lexists(name))
     os.rename(path, old)
-    say(f"{path} was not the file that is expected. It is kept as {old.name}.")
+    say(f"{path} was not what is expected there. It is kept as {old.name}.")
 
 
 def fsync_folder(path):

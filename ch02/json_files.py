@@ -39,12 +39,12 @@ def read_sealed(path, keys):
     Raises ValueError when the file is missing, damaged, or another one.
     """
     content = read_small_json(path)
-    if not is_whole(content) or not keys <= content.keys():
+    if not has_own_sha256(content) or not keys <= content.keys():
         raise ValueError(f"{one_line(path)} is damaged: its sha256 is not its own")
     return content
 
 
-def is_whole(content):
+def has_own_sha256(content):
     """True for a dict with its own sha256, which is taken out of it."""
     try:
         return content.pop("sha256") == content_sha256(content)

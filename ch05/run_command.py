@@ -25,7 +25,7 @@ from ch05.preflight import (
 from ch05.ranks import from_all, from_rank_0, joined, rank, world_size
 from ch05.run import Rhythm, RunSettings, create_val_loader, run_to_end
 from ch05.run_folder import RunFolder
-from ch05.shards import MEND, TokenShards, find_faults, read_index
+from ch05.shards import MEND, TokenShards, find_damage, read_index
 
 SIZES = {name.split()[0]: sizes for name, sizes in MODEL_CONFIGS.items()}
 DTYPES = ("auto", "float32", "bfloat16")
@@ -225,7 +225,7 @@ def check_data(folder):
 
     Each process reads a share of them.
     """
-    found = find_faults(folder, read_index(folder), True, rank(), world_size())
+    found = find_damage(folder, read_index(folder), True, rank(), world_size())
     for path, fault in sorted(pair for one in from_all(found) for pair in one.items()):
         raise ValueError(f"{path} {fault}; {MEND}")
 

@@ -48,8 +48,8 @@ STEP_FOLDER = re.compile(r"step-(\d{7,})")
 PART = re.compile(rf"{STEP_FOLDER.pattern}\.[0-9a-f]{{16}}\.part")
 SEAL = "seal.json"
 FILES = "settings.json", "log.jsonl", "model.safetensors"
-NAMES = re.compile("|".join(map(re.escape, [*FILES, f"{FILES[-1]}.sha256"])))
-SHA256 = re.compile("[0-9a-f]{64}")
+RUN_NAMES = re.compile("|".join(map(re.escape, [*FILES, f"{FILES[-1]}.sha256"])))
+HEX_DIGEST = re.compile("[0-9a-f]{64}")
 MOST_LINE = 10_000  # bytes of a line of the log
 
 
@@ -74,7 +74,7 @@ def different_settings(old, new):
     ]
 
 
-def read_settings(path):
+def read_run_settings(path):
     """The settings in settings.json or in a seal; None where there are none."""
     try:
         content = read_small_json(path)
@@ -106,7 +106,7 @@ def read_seal(folder):
     content = read_small_json(path)
     if not isinstance(content, dict) or "files" in content:
         return read_sealed(path, {"step", "settings", "files"})
-    if not all(SHA256.fullmatch(str(digest)) for digest in content.values()):
+    if not all(HEX_DIGEST.fullmatch(str(digest)) for digest in content.values()):
         raise ValueError(f"{path} is damaged")
     files = {name: {"bytes": None, "sha256": d} for name, d in content.items()}
     return {"step": None, "settings": None, "files": files}
@@ -200,7 +200,7 @@ class RunFolder:
                 shutil.rmtree(entry)
             if entry.name in FILES:
                 check_regular(entry)
-        remove_temporaries(self.path, NAMES)
+        remove_temporaries(self.path, RUN_NAMES)
 
     def agree_on(self, settings):
         """Write down a new run's settings; RunFolderError if it has others already."""
@@ -219,7 +219,7 @@ class RunFolder:
                 f"the run in {self.path} has other settings: {'; '.join(different)}. "
                 "Go on with its own, or give this run another folder"
             )
-        if read_settings(path) is None:
+        if read_run_settings(path) is None:
             if names:
                 say(f"{one_line(path)} was lost; a checkpoint has the settings, too")
             write_atomically(path, json.dumps(settings, indent=2).encode())
@@ -232,7 +232,7 @@ class RunFolder:
         with suppress(OSError):
             seals = [self.folder(step) / SEAL for step in self.steps()]
             for path in (self.path / "settings.json", *seals):
-                if (settings := read_settings(path)) is not None:
+                if (settings := read_run_settings(path)) is not None:
                     return settings
         return None
 

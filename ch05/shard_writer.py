@@ -30,7 +30,7 @@ from ch05.shards import (
     ID_TYPES,
     INDEX,
     SPLITS,
-    find_faults,
+    find_damage,
     read_index,
     shard_path,
     write_index,
@@ -39,7 +39,7 @@ from ch05.text_pieces import NOWHERE, batches, numbered
 
 SHARD_TOKENS = 10_000_000  # 20 MB in memory and on disk
 SHARD_NAMES = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}\.bin")
-NAMES = re.compile(
+WRITTEN_NAMES = re.compile(
     f"{SHARD_NAMES.pattern}|{re.escape(INDEX)}|{re.escape(VOCABULARY)}"
 )  # of all that is written to a folder
 
@@ -57,7 +57,7 @@ def only_writer(folder):
             "another folder"
         ) from None
     try:
-        remove_temporaries(folder, NAMES)  # of processes that died
+        remove_temporaries(folder, WRITTEN_NAMES)  # of processes that died
         yield
     finally:
         lock.release()
@@ -238,7 +238,7 @@ def write_shards(pieces, folder, tokenizer, *, shard_tokens=SHARD_TOKENS, size=N
     with only_writer(folder):
         settings = record_tokenizer(folder, tokenizer) | {"shard_tokens": shard_tokens}
         index = open_index(folder, settings)
-        damaged = find_faults(folder, index, verify=True)
+        damaged = find_damage(folder, index, verify=True)
         for path, fault in damaged.items():
             say(f"{one_line(path)} {fault}; it is written again")
         if damaged or not index["end"]:

@@ -20,7 +20,13 @@ from ch02.files import sha256_of
 from ch02.json_files import content_sha256, read_sealed, write_sealed
 
 INDEX = "shards.json"
-KEYS = {"dtype", "end", "eot_id", "shards", "vocab_size"}  # of an index, among others
+INDEX_KEYS = {
+    "dtype",
+    "end",
+    "eot_id",
+    "shards",
+    "vocab_size",
+}  # of an index, among others
 SPLITS = "train", "val"
 ID_TYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 MEND = (
@@ -50,7 +56,7 @@ def read_index(folder):
             "FILE...` writes it"
         )
     try:
-        return read_sealed(path, KEYS)
+        return read_sealed(path, INDEX_KEYS)
     except ValueError as error:
         raise ValueError(
             f"{error}. Delete it and the shards beside it, *.bin, and write them "
@@ -79,7 +85,7 @@ def fault_of(path, shard, size_of_id, verify):
     return ""
 
 
-def find_faults(folder, index, verify=False, rank=0, world_size=1):
+def find_damage(folder, index, verify=False, rank=0, world_size=1):
     """What is wrong with the shards of an index: {path: a few words}.
 
     Their sizes are compared; verify: their sha256 as well, which takes as long as
@@ -99,7 +105,7 @@ def check_shards(folder, index, verify=False):
 
     verify: compare their sha256 as well, which takes as long as reading them.
     """
-    for path, fault in find_faults(folder, index, verify).items():
+    for path, fault in find_damage(folder, index, verify).items():
         raise ValueError(f"{path} {fault}; {MEND}")
 
 

@@ -179,9 +179,7 @@ def test_what_a_reader_put_there_is_kept_under_another_name(server, target, caps
         get([server.mirror()], target)
         old = target.with_name(f"model.bin.old{number or ''}")
         assert target.read_bytes() == BODY and old.read_bytes() == content
-        said = (
-            f"{target} was not the file that is expected. It is kept as {old.name}.\n"
-        )
+        said = f"{target} was not what is expected there. It is kept as {old.name}.\n"
         assert capsys.readouterr().out == said
 
 
