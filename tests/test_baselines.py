@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from ch06.baselines import (
@@ -49,6 +51,43 @@ def test_digits_and_capitals_are_folded_by_hand():
     assert fold_digits("Call 80123") == "call 00000"
     assert fold_digits("ÉTÉ 1a2") == "été 0a0"
     assert fold_digits("") == ""
+
+
+def test_naive_bayes_by_hand():
+    """How many of ham's three messages, of spam's two have a word, each plus 0.1."""
+    texts = ["see you", "see me", "me", "win you", "win 50"]
+    labels = [0, 0, 0, 1, 1]
+    baseline = create_baselines()["naive Bayes on words"].fit(texts, labels)
+    has_word = {  # share of ham, share of spam
+        "see": (2.1 / 3.2, 0.1 / 2.2),
+        "you": (1.1 / 3.2, 1.1 / 2.2),
+        "me": (2.1 / 3.2, 0.1 / 2.2),
+        "win": (0.1 / 3.2, 2.1 / 2.2),
+        "00": (0.1 / 3.2, 1.1 / 2.2),
+    }
+    ham, spam = 3 / 5, 2 / 5
+    for word, (of_ham, of_spam) in has_word.items():
+        is_there = word in ("you", "00")
+        ham *= of_ham if is_there else 1 - of_ham
+        spam *= of_spam if is_there else 1 - of_spam
+    (found,) = baseline.predict_proba(["You 99 you"])
+    assert found == pytest.approx([ham / (ham + spam), spam / (ham + spam)])
+
+
+def test_logistic_regression_is_on_the_characters_of_folded_texts(parts, trained):
+    """Runs of one to five, by the logarithms of their counts; little penalty."""
+    (train, test), name = parts, "logistic regression on characters"
+    vectorizer = TfidfVectorizer(analyzer="char", ngram_range=(1, 5), sublinear_tf=True)
+    vectors = vectorizer.fit_transform(map(fold_digits, train["Text"]))
+    reference = LogisticRegression(C=100, max_iter=1000).fit(vectors, train["Label"])
+    folded = vectorizer.transform(map(fold_digits, test["Text"]))
+    found = trained[name].predict_proba(test["Text"])
+    np.testing.assert_allclose(found, reference.predict_proba(folded))
+
+
+@pytest.mark.parametrize("name", ["message length", "digit count"])
+def test_one_threshold_is_all_that_a_count_gets(trained, name):
+    assert trained[name][-1].get_depth() == 1
 
 
 def test_counts_by_hand():

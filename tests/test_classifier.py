@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ch05 import training
 from ch06.batches import LengthBuckets
 from ch06.classifier import (
     Classifier,
@@ -279,6 +280,15 @@ def test_loaders_are_in_length_buckets(gpt_classifier, create):
     assert shapes == [(len(b), lengths[b].max()) for b in buckets]
 
 
+def test_kept_features_have_no_padding_and_memory_of_their_own(gpt_classifier):
+    """A view would keep the whole padded batch."""
+    messages = toy_messages(20)
+    loader = create_feature_loader(gpt_classifier, messages, 8, "cpu")
+    for (token_ids, label), (features, same) in zip(messages, loader.dataset):
+        assert features.shape == (len(token_ids), 16) and same == label
+        assert features.untyped_storage().nbytes() == 4 * features.numel()
+
+
 def test_the_trunk_runs_once_for_all_epochs(gpt_classifier):
     calls = []
     gpt_classifier.trunk.register_forward_hook(lambda *_: calls.append(1))
@@ -341,22 +351,34 @@ def test_training_reports_as_the_book_says(gpt_classifier, device, capsys):
 
 
 def test_losses_and_accuracies_are_of_their_own_loaders(gpt_classifier):
-    """Without learning, those of training and of validation are what they were."""
-    train_loader, val_loader = (
-        create_feature_loader(gpt_classifier, toy_messages(n, n), 64, "cpu")
+    """Without learning they stay; of four batches and of three, two make a loss."""
+    loaders = [
+        [*create_feature_loader(gpt_classifier, toy_messages(n, n), 8, "cpu")]
         for n in (30, 20)
-    )
+    ]
     head = gpt_classifier.head
     optimizer = torch.optim.SGD(head.parameters(), lr=0.0)
-    found = train_classifier_simple(
-        head, train_loader, val_loader, optimizer, "cpu", 2, 1, 1
-    )
-    for i, loader in enumerate((train_loader, val_loader)):
-        features, labels = next(iter(loader))
-        loss = nn.functional.cross_entropy(head.eval()(features)[:, 0], labels).item()
-        assert found[i] == pytest.approx([loss] * 2, abs=1e-6)
+    found = train_classifier_simple(head, *loaders, optimizer, "cpu", 2, 2, 2)
+    for i, loader in enumerate(loaders):
+        loss = calc_loss_loader(loader, head.eval(), "cpu", 2)
+        assert loss != pytest.approx(calc_loss_loader(loader, head, "cpu"), abs=1e-4)
+        assert found[i] == pytest.approx([loss] * 4, abs=1e-6)
         assert found[2 + i] == [calc_accuracy_loader(loader, head, "cpu")] * 2
-    assert found[0][0] != found[1][0]
+    assert found[0][0] != pytest.approx(found[1][0], abs=1e-4)
+    assert found[2] != found[3]
+
+
+def test_speed_is_in_messages(gpt_classifier, monkeypatch):
+    units, usual = [], training.training_steps
+
+    def training_steps(*args, unit, **settings):
+        units.append(unit)
+        return usual(*args, unit=unit, **settings)
+
+    monkeypatch.setattr(training, "training_steps", training_steps)
+    loaders = loaders_of(create_feature_loader, gpt_classifier, 8)
+    train(gpt_classifier.head, loaders, num_epochs=1)
+    assert units == ["messages"]
 
 
 def test_same_seed_same_training():
@@ -495,6 +517,13 @@ def test_an_empty_message_has_no_probability(gpt_classifier):
         spam_probability("", gpt_classifier, Letters(), "cpu")
     with pytest.raises(ValueError, match="the message is empty"):
         classify_review("", gpt_classifier, Letters(), "cpu")
+
+
+def test_an_even_chance_is_not_spam(gpt_classifier):
+    nn.init.zeros_(gpt_classifier.head.out_head.weight)
+    nn.init.zeros_(gpt_classifier.head.out_head.bias)
+    assert spam_probability("a", gpt_classifier, Letters(), "cpu") == 0.5
+    assert classify_review("a", gpt_classifier, Letters(), "cpu") == "not spam"
 
 
 def test_the_answer_agrees_with_the_probability(classifier):

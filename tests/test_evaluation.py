@@ -1,6 +1,7 @@
 """Scores of answers: right ones score 1, shuffled ones near 0, and ties are ties."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,6 +46,24 @@ def test_answers_equal_those_asked_for_one_by_one(model, tokenizer, entries):
         row = generate(model, [prompt], 5, 128, eos_id=EOT)[0]
         assert answer.text == tokenizer.decode(row[len(prompt) :]).strip()
         assert answer.has_ended == (len(row) < len(prompt) + 5)
+
+
+def test_prompts_of_similar_length_are_answered_together(
+    tokenizer, entries, monkeypatch
+):
+    """And all as they are told: 64 tokens at most, within the model's context."""
+    asked, entries = [], [*entries[:20], entries[0]]
+
+    def generate(model, rows, max_new_tokens, context_size, eos_id):
+        assert (max_new_tokens, context_size, eos_id) == (64, 77, EOT)
+        asked.append([len(row) for row in rows])
+        return [[*row, 11] for row in rows]
+
+    monkeypatch.setattr("ch07.evaluation.generate", generate)
+    model = SimpleNamespace(context_length=77)
+    assert generate_answers(model, tokenizer, entries) == 21 * [Answer(",", True)]
+    assert [len(lengths) for lengths in asked] == [16, 5]
+    assert sum(asked, []) == sorted(sum(asked, []))
 
 
 def test_an_answer_that_ends_is_told_from_one_cut_off(model, tokenizer, entries):
@@ -170,6 +189,30 @@ def test_the_likeliest_is_preferred(model, tokenizer, entries):
     for entry, others, value in zip(some, draw_distractors(some), found):
         losses = answer_losses(model, tokenizer, entry, [entry["output"], *others])
         assert value == float(losses[0] < losses[1:].min())
+
+
+def test_as_many_distractors_are_drawn_as_are_wanted(entries, monkeypatch):
+    seen = []
+
+    def losses(model, tokenizer, entry, outputs):
+        seen.append(outputs)
+        return torch.arange(len(outputs))
+
+    monkeypatch.setattr("ch07.evaluation.answer_losses", losses)
+    found = prefers_references(None, None, entries[:5], num_distractors=2)
+    assert found.tolist() == [1.0] * 5
+    for entry, outputs, others in zip(
+        entries, seen, draw_distractors(entries[:5], num_distractors=2)
+    ):
+        assert outputs == [entry["output"], *others] and len(others) == 2
+
+
+def test_bootstrap_draws_as_often_as_it_is_told():
+    """A single draw is its own lowest and highest."""
+    _, low, high = paired_bootstrap(np.zeros(50), np.arange(50.0), num_draws=1)
+    assert low == high
+    drawn = paired_bootstrap(np.zeros(50), np.arange(50.0))
+    assert drawn == paired_bootstrap(np.zeros(50), np.arange(50.0), num_draws=10_000)
 
 
 def test_bootstrap_agrees_with_the_t_test():

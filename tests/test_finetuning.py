@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ch05.device import autocast
 from ch05.long_run import learning_rate_at
 from ch05.preflight import kept_bytes
 from ch05.training import add_gradients, calc_loss_loader
@@ -199,7 +200,8 @@ def test_finetune_reports_and_lowers_the_loss(model, batch):
     assert calc_loss_loader(loader, model, "cpu") < before / 2
 
 
-def test_losses_are_of_their_own_loaders(model, batch, capsys):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_are_of_their_own_loaders(model, batch, capsys, dtype):
     """Without learning they stay; as many training batches count as there are others.
 
     Six steps; an evaluation on each fourth, and after the last one.
@@ -207,18 +209,39 @@ def test_losses_are_of_their_own_loaders(model, batch, capsys):
     loader, val_loader = cut(batch, 2), cut(others(batch), 3)
     assert (len(loader), len(val_loader)) == (3, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    found = finetune(model, loader, val_loader, optimizer, "cpu", 2, eval_freq=4)
-    with torch.no_grad():
+    run = model, loader, val_loader, optimizer, "cpu"
+    found = finetune(*run, num_epochs=2, eval_freq=4, dtype=dtype)
+    with torch.no_grad(), autocast("cpu", dtype):
         train_loss = calc_loss_loader(loader, model, "cpu", 2)
         val_loss = calc_loss_loader(val_loader, model, "cpu")
     assert train_loss != pytest.approx(val_loss, abs=1e-3)
-    assert found[0] == pytest.approx([train_loss] * 2)
-    assert found[1] == pytest.approx([val_loss] * 2)
+    assert found[0] == pytest.approx([train_loss] * 2, rel=1e-2)
+    assert found[1] == pytest.approx([val_loss] * 2, rel=1e-2)
     assert found[2] == [4, 6]
     shown = f"Train loss {train_loss:.3f}, Val loss {val_loss:.3f}"
     assert capsys.readouterr().out.splitlines() == [
         f"Step {step:4}: {shown}" for step in (4, 6)
     ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_loss_that_is_asked_for_is_lowered_and_reported(model, batch, dtype):
+    """In parts of two rows with gradients, whole without, and in this dtype."""
+    calls = []
+
+    def calc_loss(inputs, *rest):
+        is_cast = torch.is_autocast_enabled("cpu")
+        calls.append((len(inputs), torch.is_grad_enabled(), is_cast))
+        return 2 * calc_answer_loss(inputs, *rest)
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    run = model, [batch], [others(batch)], optimizer, "cpu", 1, 1
+    losses = finetune(*run, dtype=dtype, calc_loss=calc_loss, num_parts=3)
+    is_cast = dtype == torch.bfloat16
+    assert calls == 3 * [(2, True, is_cast)] + 2 * [(6, False, is_cast)]
+    plain = finetune(*run, dtype=dtype)
+    for found, loss in zip(losses[:2], plain[:2]):
+        assert found == pytest.approx([2 * loss[0]])
 
 
 @pytest.mark.parametrize("num_epochs", [1, 7])

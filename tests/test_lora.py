@@ -159,6 +159,21 @@ def test_merging_changes_no_logits_and_leaves_no_trace(adapted):
     assert adapter_parameters(adapted) == {}
 
 
+def test_merging_keeps_the_type_of_the_weights(adapted):
+    """LoRA's matrices may be float32 beside a model in half that."""
+    for module in adapted.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.bfloat16()
+    layer = next(m for m in adapted.modules() if isinstance(m, LinearWithLoRA))
+    assert layer.lora.A.dtype == torch.float32
+    change = layer.lora.scaling * (layer.lora.A @ layer.lora.B).T
+    expected = (layer.linear.weight.float() + change).bfloat16()
+    assert torch.equal(layer.weight, expected)
+    merge_lora(adapted)
+    weights = [m.weight for m in adapted.modules() if isinstance(m, nn.Linear)]
+    assert {weight.dtype for weight in weights} == {torch.bfloat16}
+
+
 def test_merging_a_tied_head_leaves_the_embedding_alone():
     model = seeded("Llama")
     embedding = model.tok_emb.weight.clone()
@@ -214,7 +229,7 @@ def test_a_saved_adapter_comes_back(adapted, model, tmp_path):
     for parameter in adapter_parameters(adapted).values():
         nn.init.zeros_(parameter)
     merge_lora(adapted)  # the model as it was
-    load_adapter(path, adapted)
+    load_adapter(path, adapted.requires_grad_(True))
     torch.testing.assert_close(adapted(IDS), expected, rtol=1e-6, atol=1e-6)
     learning = {name for name, p in adapted.named_parameters() if p.requires_grad}
     assert learning == adapter_parameters(adapted).keys()

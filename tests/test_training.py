@@ -67,6 +67,7 @@ def test_text_to_ids_and_back():
     tokenizer = get_tokenizer("gpt2")
     token_ids = text_to_token_ids("Every effort<|endoftext|>", tokenizer)
     assert token_ids.tolist() == [[6109, 3626, 50256]]
+    assert token_ids.dtype == torch.int64
     assert token_ids_to_text(token_ids, tokenizer) == "Every effort<|endoftext|>"
 
 
