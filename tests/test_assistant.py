@@ -1,6 +1,7 @@
 """An assistant comes back from its file, and answers in the terminal as it writes."""
 
 import io
+import math
 import re
 import sys
 from functools import partial
@@ -12,6 +13,7 @@ from ch02.files import check_sha256
 from ch02.tokenizer import get_tokenizer
 from ch05.checkpoint import sha256_file
 from ch05.decoding import generate
+from ch05.device import fast_dtype
 from ch07 import assistant, chat
 from ch07.assistant import (
     add_lora,
@@ -22,7 +24,7 @@ from ch07.assistant import (
     save_assistant,
 )
 from ch07.chat import stream_answer
-from ch07.finetuning import halve_frozen
+from ch07.finetuning import calc_shared_loss, halve_frozen
 from ch07.instructions import format_prompt
 from ch07.lora import adapter_parameters, merge_lora, replace_linear_with_lora
 from tests.test_spam_filter import CONFIG, Shelf
@@ -214,6 +216,49 @@ def test_parts_become_loaders(shelf):
     num_targets = sum((targets != -100).sum().item() for _, targets in loaders[1])
     answers = [tokenizer.encode_ordinary(entry["output"]) for entry in parts[1]]
     assert num_targets == sum(len(answer) + 1 for answer in answers)  # with its end
+
+
+def test_it_is_trained_as_notebook_7_6_does(path, monkeypatch):
+    """On so many entries as are wanted; evaluated four times on the validation part."""
+    calls, parts = [], load_parts()
+    monkeypatch.setitem(CONFIG, "context_length", 256)
+    monkeypatch.setattr(assistant, "fast_math", lambda device: None)
+    monkeypatch.setattr(
+        assistant, "finetune", lambda *args, **settings: calls.append((args, settings))
+    )
+    assistant.train_assistant(path, num_train=40, num_epochs=3)
+    assistant.train_assistant(path)
+    for (args, settings), num_train, epochs in zip(calls, (40, len(parts[0])), (3, 2)):
+        model, *loaders, optimizer, device, num_epochs, eval_freq = args
+        assert loaders[0].dataset.data == parts[0][:num_train]
+        assert loaders[1].dataset.data == parts[1]
+        for loader in loaders:
+            assert loader.dataset.mask_prompt and loader.batch_sampler.batch_size == 16
+        assert num_epochs == epochs
+        assert eval_freq == math.ceil(epochs * len(loaders[0]) / 4)
+        dtype = fast_dtype(device)
+        assert settings == {"dtype": dtype, "calc_loss": calc_shared_loss}
+        (group,) = optimizer.param_groups
+        assert (group["lr"], group["weight_decay"]) == (1e-3, 0.1)
+        learning = {id(p) for p in model.parameters() if p.requires_grad}
+        assert {id(p) for p in group["params"]} == learning
+        lora = model.trf_blocks[0].att.W_query.lora
+        assert (lora.rank, lora.alpha) == (16, 32)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 0.9, "top_k": 3}])
+def test_an_answer_is_drawn_as_it_is_told(shelf, monkeypatch, settings):
+    told = {}
+
+    def generate_stream(model, prompts, *args, **sampling):
+        told.update(sampling, args=args)
+        return iter([])
+
+    monkeypatch.setattr(chat, "generate_stream", generate_stream)
+    model = shelf.load().model
+    assert [*stream_answer(model, get_tokenizer("gpt2"), ENTRY, **settings)] == []
+    expected = {"args": (100, model.context_length), "eos_id": EOT}
+    assert told == expected | settings
 
 
 def test_an_assistant_is_trained(path, shelf, usual_precision, monkeypatch, capsys):

@@ -299,6 +299,27 @@ def test_a_filter_is_trained_and_asked(
     assert ask(monkeypatch, "Win a free prize") == 0
 
 
+def test_it_is_trained_as_notebook_6_7_does(path, monkeypatch):
+    """On the training part; losses are of it and of the validation part."""
+    calls = []
+    monkeypatch.setattr(spam_filter, "load_messages", lambda: read_messages(SAMPLE))
+    monkeypatch.setattr(spam_filter, "fast_math", lambda device: None)
+    monkeypatch.setattr(
+        spam_filter,
+        "train_classifier_simple",
+        lambda *args, **settings: calls.append((args, settings)),
+    )
+    spam_filter.train_filter("auto", 123)
+    (((head, *loaders, optimizer, _, num_epochs), settings),) = calls
+    for loader, part in zip(loaders, split_messages(read_messages(SAMPLE))):
+        assert [label.item() for _, label in loader.dataset] == part["Label"].tolist()
+        assert loader.batch_sampler.batch_size == 8
+    assert (num_epochs, settings) == (5, {"eval_freq": 50, "eval_iter": 5})
+    (group,) = optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (4e-4, 0.1)
+    assert {id(p) for p in group["params"]} == {id(p) for p in head.parameters()}
+
+
 def test_the_model_to_train_on_may_be_named(path, shelf, monkeypatch):
     class Enough(Exception):
         """Nothing more is to be computed."""
