@@ -1,5 +1,7 @@
 """Decoding chooses as transformers does; what cannot be meant is refused."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,7 @@ from transformers import (
 )
 
 from ch04.gpt import DummyGPTModel, GPTModel, TransformerBlock, generate_text_simple
+from ch05 import decoding
 from ch05.decoding import (
     TOY_VOCAB,
     choose_next,
@@ -531,6 +534,7 @@ def test_uncached_logits_are_the_models_last(tiny_model):
         (torch.zeros(0, 3, dtype=torch.long), "a prompt is empty"),
         (torch.zeros(1, 0, dtype=torch.long), "a prompt is empty"),
         ([[1, 2], [3, 101]], "go from 1 to 101, and the model knows 0 to 100"),
+        ([[1, 2], [3, 999]], "go from 1 to 999, and the model knows 0 to 100"),
         (torch.tensor([[-1, 5]]), "go from -1 to 5.*Is the tokenizer the model's own"),
     ],
 )
@@ -565,3 +569,16 @@ def test_settings_that_cannot_be_meant(tiny_model, name, value):
     settings = {"max_new_tokens": 3} | {name: value}
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be"):
         generate(tiny_model, [[1]], context_size=12, **settings)
+
+
+def test_the_cache_has_room_for_the_text_and_no_more(tiny_model, monkeypatch):
+    capacities = []
+
+    def without_cache(model, num_rows, capacity):
+        capacities.append(capacity)
+        return partial(decoding.uncached_logits, model, context_size=12)
+
+    monkeypatch.setattr(decoding, "CachedLogits", without_cache)
+    for max_new_tokens in (0, 1, 5, 100):
+        list(generate_stream(tiny_model, [[1, 2], [3, 4, 5]], max_new_tokens, 12))
+    assert capacities == [3, 4, 8, 12]

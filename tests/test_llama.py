@@ -453,6 +453,7 @@ def test_each_parameter_gets_a_gradient_that_helps(tiny_llama, token_ids, device
 def test_too_many_tokens_are_refused(tiny_llama):
     with pytest.raises(ValueError, match="13 tokens exceed context_length 12"):
         tiny_llama(torch.zeros(1, 13, dtype=torch.long))
+    assert tiny_llama(torch.zeros(1, 12, dtype=torch.long)).shape[1] == 12
 
 
 @pytest.mark.parametrize(

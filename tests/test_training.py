@@ -478,7 +478,7 @@ def test_speed_is_that_of_the_steps_alone(tiny_model, token_ids, bars, monkeypat
 
 def test_the_bar_is_closed_at_the_end(tiny_model, token_ids, bars):
     assert len([*steps_of(tiny_model, three_batches(token_ids))]) == 9
-    assert [bar.is_closed for bar in bars.made] == [True]
+    assert [(bar.total, bar.is_closed) for bar in bars.made] == [(9, True)]
 
 
 def test_the_bar_is_closed_when_the_caller_stops(tiny_model, token_ids, bars):
