@@ -5,6 +5,7 @@ from collections import Counter
 from functools import cache
 
 import pytest
+import torch
 
 from ch02.exercises import EXERCISES, NotYet, check, require_kind, verdict
 from tests.notebooks import (
@@ -16,10 +17,20 @@ from tests.notebooks import (
     solutions,
 )
 
-WRONG = {}  # number -> wrong answers
+RIGHT, WRONG = {}, {}  # number -> answers
 for path in sorted(ROOT.glob("ch[0-9][0-9]/exercises.py")):
     importlib.import_module(f"{path.parent.name}.exercises")
-    WRONG |= importlib.import_module(f"tests.wrong_answers.{path.parent.name}").WRONG
+    answers = importlib.import_module(f"tests.answers.{path.parent.name}")
+    RIGHT |= getattr(answers, "RIGHT", {})
+    WRONG |= answers.WRONG
+
+
+@pytest.fixture(autouse=True)
+def random_numbers_stay():
+    """Checking an answer leaves the reader's random numbers as they were."""
+    state = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 @cache
@@ -48,6 +59,13 @@ def test_an_exercise_belongs_to_its_notebook():
 def test_nothing_is_not_attempted():
     said = {number: verdict(number, None) for number in EXERCISES}
     assert said == {number: f"{number}: not attempted" for number in EXERCISES}
+
+
+@pytest.mark.parametrize("number", sorted(RIGHT))
+def test_right_answers_are_accepted_however_they_are_written(number):
+    assert len(RIGHT[number]) >= 2
+    for answer in RIGHT[number]:
+        assert verdict(number, answer) == f"{number}: right"
 
 
 @pytest.mark.parametrize("number", sorted(EXERCISES))

@@ -1,12 +1,16 @@
-"""Answers to chapter 2's exercises, each wrong as a reader's might be."""
+"""Answers to chapter 2's exercises, right ones and such as a reader gets wrong."""
 
 import re
 from collections import Counter
+from fractions import Fraction
 
+import numpy as np
 import torch
+from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
+from torch.utils.data import DataLoader
 
-from ch02.dataset import create_dataloader_v1, load_text
+from ch02.dataset import GPTDatasetV1, create_dataloader_v1, load_text
 from ch02.tokenizer import get_tokenizer, split_words
 
 
@@ -59,7 +63,166 @@ def rotation(frequencies, sign):
     return torch.block_diag(*torch.tensor(turns))
 
 
+def cut_at(token_ids, end_id):
+    """Keeps empty texts, each an array."""
+    row = np.array(token_ids)
+    return [part[part != end_id] for part in np.split(row, np.where(row == end_id)[0])]
+
+
+def unknown_in_lower_case():
+    """The share of unknown tokens that 2.4.3 asks for."""
+    tokens = split_words(STORY.lower())
+    cut = int(0.9 * len(tokens))
+    return np.mean([token not in set(tokens[:cut]) for token in tokens[cut:]])
+
+
+def farthest(vectors):
+    """The row that lies farthest from the mean direction."""
+    directions = vectors / vectors.norm(dim=1, keepdim=True)
+    return (directions @ directions.mean(dim=0)).argmin()
+
+
+def sinusoids(dtype):
+    """The 200 sinusoids of 2.8.4."""
+    angles = torch.arange(200)[:, None] * FREQUENCIES.to(dtype)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)
+
+
+def least_squares(dtype):
+    """The matrix that fits a step from one sinusoid to the next."""
+    table = sinusoids(dtype)
+    return torch.linalg.lstsq(table[:-1], table[1:]).solution
+
+
 FREQUENCIES = 10000 ** (-torch.arange(0, 8, 2) / 8)
+
+RIGHT = {
+    "2.1.1": [
+        torch.eye(5)[[3, 0, 3]],
+        np.eye(5, dtype=int)[[3, 0, 3]],
+        [[0, 0, 0, 1, 0], [1, 0, 0, 0, 0], [0, 0, 0, 1, 0]],
+        torch.eye(5)[[3, 0, 3]] + 1e-7,
+    ],
+    "2.1.2": [
+        "the ebb came and the flood came and a boat left it",
+        "an ebb x an flood x boat",
+    ],
+    "2.1.3": [
+        farthest,
+        lambda vectors: np.argmin(
+            cosine_similarity(vectors.numpy()).max(
+                1, where=~np.eye(5, dtype=bool), initial=-1
+            )
+        ),
+    ],
+    "2.2.1": [16, 16.0, np.int64(16), torch.tensor(16)],
+    "2.2.2": [
+        lambda text: tuple(
+            re.findall(r'[,.:;?_!"()\']|--|-|[^\s,.:;?_!"()\'-]+', text)
+        ),
+        lambda text: [
+            part
+            for token in split_words(text)
+            for part in ([token] if token == "--" else re.split("(-)", token))
+            if part
+        ],
+    ],
+    "2.2.3": [
+        lambda text: filter(None, re.split(r'([,.:;?_!"()\']|--|\s)', text)),
+        lambda text: re.findall(
+            r'[,.:;?_!"()\']|--|\s+|(?:(?!--)[^\s,.:;?_!"()\'])+', text
+        ),
+    ],
+    "2.3.1": [
+        {"to": 3, "or": 2, "not": 1, "err": 0},
+        {
+            t: i
+            for i, t in enumerate(np.unique(["to", "err", "or", "not", "to", "err"]))
+        },
+    ],
+    "2.3.2": ['the water was early," said Amos.', 'He said, the tide was early"'],
+    "2.3.3": [
+        lambda tokens: {
+            t: i
+            for i, t in enumerate(
+                sorted(set(tokens), key=lambda t: (-tokens.count(t), t))
+            )
+        },
+        lambda tokens: dict(
+            zip(
+                [t for t, _ in Counter(sorted(tokens)).most_common()],
+                torch.arange(len(tokens)),
+            )
+        ),
+    ],
+    "2.4.1": [
+        "Dorcas had no telephone and no email.",
+        "email, email and the sea",
+    ],
+    "2.4.2": [
+        cut_at,
+        lambda token_ids, end_id: [
+            [int(i) for i in part.split()]
+            for part in " ".join(map(str, token_ids)).split(str(end_id))
+        ],
+    ],
+    "2.4.3": [
+        unknown_in_lower_case(),
+        round(float(unknown_in_lower_case()), 3),
+        torch.tensor(unknown_in_lower_case()).float(),
+    ],
+    "2.5.1": [
+        tuple(GPT2.decode([token_id]) for token_id in GPT2.encode("Akwirw ier")),
+        np.array([GPT2.decode([i]) for i in GPT2.encode("Akwirw ier")]),
+    ],
+    "2.5.2": ["tide-tide-tin", "tide tide-tin"],
+    "2.6.1": [
+        6,
+        6.0,
+        np.int64(6),
+        torch.tensor(6),
+        Fraction(6),
+        len(torch.arange(1023).unfold(0, 256, 128)),
+    ],
+    "2.6.2": [
+        loader(),
+        DataLoader(GPTDatasetV1(STORY, GPT2, 64, 64), batch_size=4),
+        DataLoader(list(GPTDatasetV1(STORY, GPT2, 64, 64)), 4, shuffle=False),
+    ],
+    "2.6.3": [
+        lambda dataset: torch.cat(
+            (dataset.input_ids[0, :1], dataset.target_ids.flatten())
+        ),
+        lambda dataset: [
+            *dataset.input_ids.flatten().tolist(),
+            dataset.target_ids[-1][-1],
+        ],
+        lambda dataset: np.append(dataset.input_ids, dataset.target_ids[-1, -1]),
+    ],
+    "2.7.1": [50257 * 1600 * 4, torch.tensor(321_644_800.0), np.float32(321_644_800)],
+    "2.7.2": [
+        nn.Embedding.from_pretrained(torch.eye(6), freeze=False),
+        nn.Embedding(6, 6, _weight=torch.eye(6, dtype=torch.float64)),
+    ],
+    "2.7.3": [linear(TABLE.weight.T), linear(TABLE.weight.T).double()],
+    "2.8.1": [51_281 * 768, torch.tensor(50257 * 768) + 1024 * 768, 39_383_808.0],
+    "2.8.2": [
+        lambda ids, tokens, positions: (
+            tokens(ids) + positions(torch.arange(ids.size(-1)).expand_as(ids))
+        ),
+        lambda ids, tokens, positions: (
+            tokens.weight[ids] + positions.weight[: ids.shape[-1]]
+        ),
+    ],
+    "2.8.3": [0, 0.0, torch.tensor(1.2e-7), np.float32(-6e-8)],
+    "2.8.4": [
+        rotation(FREQUENCIES, 1),
+        rotation(FREQUENCIES, 1).numpy(),
+        rotation(FREQUENCIES, 1).tolist(),
+        least_squares(torch.float32),
+        least_squares(torch.float64),
+    ],
+}
 
 WRONG = {
     "2.1.1": [
@@ -67,6 +230,7 @@ WRONG = {
         torch.eye(5)[[3, 0, 3]].T,
         torch.eye(5)[[3, 0, 2]],
         torch.eye(5)[[2, 0, 2]],
+        [[0, -1, 2, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 1, 0]],  # right for some tables
         "rows 3, 0, 3",
     ],
     "2.1.2": [
@@ -151,7 +315,7 @@ WRONG = {
         ["Ak", "w", "ir", "w", "ier"],
     ],
     "2.5.2": ["tide", "tide tide time", "ti de tide", "", b"tide-tide-tin", 3],
-    "2.6.1": [5, 7, 743, "6", [6]],
+    "2.6.1": [7, 8, 5, 4, 767, "6", [6, 6]],
     "2.6.2": [
         create_dataloader_v1(STORY),
         loader(stride=32),
@@ -208,6 +372,8 @@ WRONG = {
     "2.8.4": [
         torch.eye(8),
         rotation(FREQUENCIES, -1),
+        rotation(FREQUENCIES * torch.tensor([1, 1, 1, 0]), 1),  # the slowest stands
+        rotation(FREQUENCIES * torch.tensor([1, 1, 0, 0]), 1),
         rotation(torch.ones(4), 1),
         torch.eye(8).roll(1, 0),
         torch.ones(4, 4),
