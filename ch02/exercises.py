@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ch02.bpe import train_vocab
 from ch02.dataset import GPTDatasetV1, load_text
@@ -112,6 +113,19 @@ def is_near(found, right, tolerance=1e-5):
     """Whether two tensors or numbers agree, as exactly as float32 can."""
     found, right = (torch.as_tensor(part).double() for part in (found, right))
     return torch.allclose(found, right, rtol=tolerance, atol=tolerance)
+
+
+class Refusing(TorchFunctionMode):
+    """Where it is entered, calling PyTorch's functions of these names raises NotYet."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.names = names
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = func.__name__
+        require(name not in self.names, f"it calls PyTorch's {name}: write it yourself")
+        return func(*args, **(kwargs or {}))
 
 
 def exercise(number, hint):
