@@ -4,16 +4,29 @@ Looking in here spoils the exercises.
 """
 
 import math
+import re
 
 import torch
 from torch import nn
 
-from ch02.exercises import NotYet, check, exercise, require, require_function
+from ch02.exercises import (
+    as_number,
+    as_tensor,
+    as_whole_number,
+    as_whole_numbers,
+    check,
+    exercise,
+    is_count,
+    is_near,
+    require,
+    require_function,
+    require_kind,
+)
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPTModel
 from ch05.checkpoint import is_tied
 from ch05.long_run import learning_rate_at
-from ch07.evaluation import normalize, rouge_l
+from ch07.evaluation import rouge_l
 from ch07.instructions import (
     InstructionDataset,
     custom_collate_draft_2,
@@ -49,11 +62,14 @@ def form_of_phi3(answer):
     require_function(answer)
     for entry in (SHORT, LONG):
         found = answer(dict(entry))
+        require_kind(found, "str")
         lines = ["<|user|>", entry["instruction"], entry["input"], "<|assistant|>"]
         wanted = "\n".join(line for line in lines if line) + "\n"
-        missing = [line for line in lines if line not in str(found)]
+        missing = [line for line in lines if line not in found]
         require(not missing, f"of {entry} the prompt lacks {missing[:1]}")
         require(entry["output"] not in found, "the prompt must not hold the answer")
+        blank = f"an empty line stands where the input would, in {found!r}"
+        require("\n\n" not in found, blank)
         require(found == wanted, f"of {entry} it makes {found!r}")
 
 
@@ -93,7 +109,9 @@ def entries_that_fit(answer):
 @exercise("7.3.1", "The last token of a prompt has the answer's first as its target.")
 def targets_of_a_toy_batch(answer):
     """The targets of two rows with prompts of two tokens and of one."""
-    rows = [[int(number) for number in row] for row in answer]
+    has_rows = hasattr(answer, "__len__") and not isinstance(answer, str)
+    require(has_rows, "it should be two rows of numbers")
+    rows = [as_whole_numbers(row) for row in answer]
     wanted = [[-100, 7, 8, 0], [2, 3, 0, -100]]
     for wrong, reason in (
         ([[5, 6, 7, 8], [1, 2, 3, 0]], "those are the inputs"),
@@ -206,11 +224,11 @@ def targets_of_a_conversation(answer):
         found = answer([(list(ids), is_answer) for ids, is_answer in turns], 9)
         is_pair = isinstance(found, (tuple, list)) and len(found) == 2
         require(is_pair, "it should return two lists, inputs and targets")
-        inputs, marked = ([int(number) for number in part] for part in found)
+        inputs, marked = (as_whole_numbers(part) for part in found)
         require(len(inputs) == len(marked), "the lists are not of one length")
         what = f"of {turns}, with 9 as the end, the"
-        if inputs == row:
-            raise NotYet(f"{what} last end is an input: nothing comes after it")
+        reason = f"{what} last end is an input: nothing comes after it"
+        require(inputs != row, reason)
         require(inputs == row[:-1], f"{what} inputs are {inputs}, not {row[:-1]}")
         wanted = targets[1:]
         require(marked == wanted, f"{what} targets are {marked}, not {wanted}")
@@ -219,7 +237,7 @@ def targets_of_a_conversation(answer):
 @exercise("7.5.1", "A matrix of a by b gets rank * (a + b). Each block has six.")
 def numbers_of_lora(answer):
     """The numbers that learn in GPT-2's second size with LoRA of rank 8."""
-    number = float(answer)
+    number = as_number(answer)
     blocks, head = 24 * 8 * (4 * 2 * 1024 + 2 * 5 * 1024), 8 * (1024 + 50257)
     for value, reason in (
         (blocks, "that leaves the output layer out"),
@@ -232,27 +250,24 @@ def numbers_of_lora(answer):
     ):
         require(number != value, reason)
     size = "small" if number < blocks + head else "large"
-    require(number == blocks + head, f"{number:,.0f} is too {size}")
+    require(is_count(number, blocks + head), f"{number:,.0f} is too {size}")
 
 
 @exercise("7.5.2", "torch.linalg.svd(change.T): U S is a thin matrix, Vh another.")
 def thinnest_change(answer):
     """A function that makes two thin matrices of a change of weights."""
     require_function(answer)
-    generator = torch.Generator().manual_seed(123)
     for out_dim, in_dim, rank in ((6, 4, 1), (5, 9, 3), (7, 7, 2), (8, 3, 3)):
-        change = torch.randn(out_dim, in_dim, generator=generator)
+        change = torch.randn(out_dim, in_dim)
         found = answer(change.clone(), rank)
         is_pair = isinstance(found, (tuple, list)) and len(found) == 2
         require(is_pair, "it should return two matrices, (A, B)")
         wanted = (in_dim, rank), (rank, out_dim)
         what = f"of a change of shape {(out_dim, in_dim)} and rank {rank}"
-        for name, matrix, shape in zip("AB", found, wanted):
-            is_tensor = isinstance(matrix, torch.Tensor)
-            require(is_tensor, f"{name} should be a tensor, not {type(matrix)}")
+        A, B = (as_tensor(matrix).double() for matrix in found)
+        for name, matrix, shape in zip("AB", (A, B), wanted):
             size = tuple(matrix.shape)
             require(size == shape, f"{what} {name} has shape {size}, not {shape}")
-        A, B = (matrix.detach() for matrix in found)
         off = (change - (A @ B).T).norm().item()
         least = torch.linalg.svdvals(change)[rank:].norm().item()
         reason = f"{what} A and B are off by {off:.3f}, and {least:.3f} can be had"
@@ -262,7 +277,7 @@ def thinnest_change(answer):
 @exercise("7.6.1", "The cosine is 0 halfway between the peak's step and the last.")
 def step_of_half_the_peak(answer):
     """The first step of 1,000 after the peak whose rate is below half of it."""
-    step = int(answer)
+    step = as_whole_number(answer)
     for value, reason in (
         (549, "there it is still a little above half of the peak"),
         (500, "that would be without the steps of the warm-up"),
@@ -286,9 +301,9 @@ def straight_schedule(answer):
             expected = learning_rate_at(step, num_steps, peak_lr)
             if step >= num_warmup:
                 expected = peak_lr * (num_steps - step) / num_falling
-            found = float(answer(step, num_steps, peak_lr))
+            found = as_number(answer(step, num_steps, peak_lr))
             require(
-                math.isclose(found, expected, rel_tol=1e-6, abs_tol=1e-12),
+                is_near(found / peak_lr, expected / peak_lr),
                 f"at step {step} of {num_steps}, with a peak of {peak_lr:g}, it gives "
                 f"{found:.3g} instead of {expected:.3g}",
             )
@@ -299,30 +314,40 @@ def loss_per_token(answer):
     """A function from means and lengths to the mean over all tokens."""
     require_function(answer)
     for losses, lengths in (([2.0, 1.0], [1, 9]), ([0.5], [7]), ([3, 1, 2], [2, 5, 3])):
-        found = float(answer(losses, lengths))
+        found = as_number(answer(list(losses), list(lengths)))
         plain = sum(losses) / len(losses)
         expected = sum(map(math.prod, zip(losses, lengths))) / sum(lengths)
-        is_plain = math.isclose(found, plain) and not math.isclose(plain, expected)
+        is_plain = is_near(found, plain) and not is_near(plain, expected)
         require(not is_plain, f"for {losses} of {lengths} all answers count alike")
-        is_right = math.isclose(found, expected, rel_tol=1e-6)
-        require(
-            is_right, f"for {losses} of {lengths} it is {expected:g}, not {found:g}"
-        )
+        reason = f"for {losses} of {lengths} it is {expected:g}, not {found:g}"
+        require(is_near(found, expected), reason)
+
+
+WORD = re.compile(r"(?<!\w)-?\d+(?:\.\d+)?|\w+")
+STILL_TRUE = re.compile(  # with any of these words, water still boils at 100 degrees
+    r"100\.0+|a|about|also|and|approximately|around|boil|boiled|boiling|bubbles|c|celsius"
+    r"|centigrade|degree|evaporates|fresh|generally|h2o|here|hundred|indeed|is|it|liquid"
+    r"|nearly|normally|of|one|pure|really|roughly|steams|that|the|this|too|typically"
+    r"|usually|vaporizes|yes"
+)
 
 
 @exercise(
     "7.8.1", "ROUGE-L counts words that agree. Which single word holds the truth?"
 )
 def false_and_alike(answer):
-    """An answer that says something false, in nearly the reference's words."""
+    """An answer that says something false, in nearly the reference's words.
+
+    Whether a sentence is false cannot be computed. With a ROUGE-L of 0.8 it has four of
+    the reference's five words and at most two others, and it is rejected if those that
+    it adds are among some that leave it true.
+    """
     reference = "Water boils at 100 degrees."
     require(isinstance(answer, str), "it should be a text")
-    words = set(normalize(answer).split())
-    is_denied = words & {"not", "never", "no", "nothing", "hardly", "cannot"}
-    lacks = set(normalize(reference).split()) - words
-    require(lacks or is_denied, "it says what the reference says")
-    is_true = lacks <= {"at", "degrees"} and not is_denied
-    require(not is_true, "the words that it lacks make nothing false")
+    added = set(WORD.findall(answer.lower())) - set(WORD.findall(reference.lower()))
+    require(added, "it adds no word, and the reference's own words say nothing false")
+    is_true = all(STILL_TRUE.fullmatch(word) for word in added)
+    require(not is_true, f"with {', '.join(sorted(added))} it is still true")
     found = rouge_l(reference, answer)
     require(found >= 0.8, f"its ROUGE-L is {found:.2f}, below 0.8")
 
@@ -339,10 +364,9 @@ def f1_of_words(answer):
         ("yes", "no", 0.0),
         ("yes", "", 0.0),
     ):
-        found = answer(reference, text)
-        is_right = math.isclose(found, expected, abs_tol=1e-9)
+        found = as_number(answer(reference, text))
         reason = f"for {reference!r} and {text!r} it is {expected:.3g}, not {found:.3g}"
-        require(is_right, reason)
+        require(is_near(found, expected), reason)
 
 
 @exercise("7.8.3", "A token of probability p pays -ln p nats.")
@@ -350,11 +374,12 @@ def sum_or_mean(answer):
     """By how much the longer answer's sum is larger, and which wins per token."""
     is_pair = isinstance(answer, (tuple, list)) and len(answer) == 2
     require(is_pair, "it should be a pair, (difference, 'first' or 'second')")
-    difference, preferred = answer
-    require(isinstance(difference, (int, float)), "the difference should be a number")
+    difference, preferred = as_number(answer[0]), str(answer[1]).strip().lower()
     sums = 2 * math.log(4), 5 * math.log(2)
     is_base_2 = math.isclose(difference, 1, abs_tol=0.005)
     require(not is_base_2, "that is in bits; nats go by the natural logarithm")
+    is_turned = math.isclose(difference, sums[0] - sums[1], abs_tol=0.005)
+    require(not is_turned, "take the first sum from the second, not the other way")
     is_right = math.isclose(difference, sums[1] - sums[0], abs_tol=0.005)
     require(is_right, f"the sums differ, though not by {difference:.3g}")
     is_preferred = preferred == "second"
@@ -381,7 +406,7 @@ def judged_twice(answer):
 @exercise("7.9.1", "The screen's loss times 92 is what all targets pay together.")
 def loss_behind_the_loss(answer):
     """The loss of the answers in a loss over everything."""
-    loss = float(answer)
+    loss = as_number(answer)
     for value, reason in (
         (0.5, "that is the loss of all targets; what do the answers pay?"),
         (46 / 12, "template and question pay a part of it, too"),
@@ -432,18 +457,16 @@ def cure_of_the_weights(answer):
     """A function that makes parameters contiguous and ties what is equal."""
     require_function(answer)
     idx = torch.tensor([[1, 5, 39, 0], [7, 7, 3, 3]])
-    with torch.random.fork_rng(devices=[]):
-        for model, what, should_tie in sick_models():
-            expected, names = model(idx).detach(), set(model.state_dict())
-            answer(model)
-            is_whole = set(model.state_dict()) == names
-            require(is_whole, f"{what} has lost parameters or got new ones")
-            logits = model(idx)
-            same = torch.allclose(logits, expected, atol=1e-5)
-            require(same, f"{what} gives other logits afterwards")
-            for name, parameter in model.named_parameters():
-                is_flat = parameter.is_contiguous()
-                require(is_flat, f"{what} still has {name} not contiguous")
-                require(parameter.requires_grad, f"{what} has {name} frozen afterwards")
-            reason = "is not tied afterwards" if should_tie else "is tied, and must not"
-            require(is_tied(model) == should_tie, f"{what} {reason}")
+    for model, what, should_tie in sick_models():
+        expected, names = model(idx).detach(), set(model.state_dict())
+        answer(model)
+        is_whole = set(model.state_dict()) == names
+        require(is_whole, f"{what} has lost parameters or got new ones")
+        same = is_near(model(idx), expected)
+        require(same, f"{what} gives other logits afterwards")
+        for name, parameter in model.named_parameters():
+            is_flat = parameter.is_contiguous()
+            require(is_flat, f"{what} still has {name} not contiguous")
+            require(parameter.requires_grad, f"{what} has {name} frozen afterwards")
+        reason = "is not tied afterwards" if should_tie else "is tied, and must not"
+        require(is_tied(model) == should_tie, f"{what} {reason}")

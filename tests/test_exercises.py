@@ -1,4 +1,4 @@
-"""Each checker accepts the solution and rejects plausible wrong answers."""
+"""Each checker accepts right answers of all kinds and rejects plausible wrong ones."""
 
 import importlib
 from collections import Counter
@@ -21,7 +21,7 @@ RIGHT, WRONG = {}, {}  # number -> answers
 for path in sorted(ROOT.glob("ch[0-9][0-9]/exercises.py")):
     importlib.import_module(f"{path.parent.name}.exercises")
     answers = importlib.import_module(f"tests.answers.{path.parent.name}")
-    RIGHT |= getattr(answers, "RIGHT", {})
+    RIGHT |= answers.RIGHT
     WRONG |= answers.WRONG
 
 
@@ -61,7 +61,7 @@ def test_nothing_is_not_attempted():
     assert said == {number: f"{number}: not attempted" for number in EXERCISES}
 
 
-@pytest.mark.parametrize("number", sorted(RIGHT))
+@pytest.mark.parametrize("number", sorted(EXERCISES))
 def test_right_answers_are_accepted_however_they_are_written(number):
     assert len(RIGHT[number]) >= 2
     for answer in RIGHT[number]:
@@ -70,7 +70,7 @@ def test_right_answers_are_accepted_however_they_are_written(number):
 
 @pytest.mark.parametrize("number", sorted(EXERCISES))
 def test_wrong_answers_are_rejected_with_a_reason(number):
-    assert len(WRONG[number]) >= 2
+    assert len(WRONG[number]) >= 3
     for answer in [*WRONG[number], object()]:
         said = verdict(number, answer)
         assert said.startswith(f"{number}: not yet, because "), said
