@@ -60,6 +60,8 @@ def as_tensor(answer, shape=None):
     Raise NotYet unless it holds numbers, and as many of them as the shape says.
     """
     require(answer is not None, "it is None: is a `return` missing?")
+    is_text = isinstance(answer, str)
+    require(not is_text, f"{answer!r} is a text; numbers need no quotation marks")
     try:
         found = to_tensor(answer)
     except (TypeError, ValueError, RuntimeError):

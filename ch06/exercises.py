@@ -167,6 +167,14 @@ def whole_model_learns(answer):
         same = torch.allclose(classifier(changed)[row], logits[row], atol=1e-6)
         token = f"token {place} of a message of {(3, 5)[row]}"
         require(not same, f"{token} has no influence on the answer")
+    model = GPTModel(GPT_CONFIG_124M | tiny)
+    for block in model.trf_blocks:  # no token hears of another one
+        nn.init.zeros_(block.att.out_proj.weight)
+    deaf = answer(model, 0)
+    same = torch.allclose(
+        deaf(idx)[1], deaf(torch.tensor([[8, 3, 4, 5, 12]])), atol=1e-6
+    )
+    require(same, "it reads other places than that of the last real token")
     logits.sum().backward()
     parameters = dict(classifier.named_parameters())
     frozen = [name for name, p in parameters.items() if p.grad is None]

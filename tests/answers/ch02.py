@@ -325,6 +325,7 @@ WRONG = {
         loader(batch_size=8),
         loader(max_length=32, stride=32),
         loader().dataset,
+        DataLoader([(x, x) for x, _ in GPTDatasetV1(STORY, GPT2, 64, 64)], 4),
     ],
     "2.6.3": [
         lambda dataset: dataset.input_ids.flatten(),

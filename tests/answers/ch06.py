@@ -99,6 +99,15 @@ class GPTWithHead(nn.Module):
         return self.gpt(idx)[torch.arange(len(idx)), last].unsqueeze(1)
 
 
+class MeanOfTokens(GPTWithHead):
+    """Read at all real tokens, where the last was asked for."""
+
+    def forward(self, idx):
+        is_real = (idx != self.pad_token_id).unsqueeze(-1)  # (b, num_tokens, 1)
+        logits = self.gpt(idx) * is_real
+        return logits.sum(dim=1, keepdim=True) / is_real.sum(dim=1, keepdim=True)
+
+
 class PadsSeen(ThawedTrunk):
     """Everything learns, and the answer is read at the end of the row."""
 
@@ -208,6 +217,7 @@ WRONG = {
         ThawedTrunk,
         FrozenEmbeddings,
         PadsSeen,
+        MeanOfTokens,
         lambda model, pad_token_id: None,
         "all of it",
     ],

@@ -109,7 +109,7 @@ def teaches_the_end_of_each(collate_fn):
     ]
     for batch in batches:
         targets = collate_fn(batch, 9)[1]
-        for (row, _), target in zip(batch, np.array(targets)):
+        for (row, _), target in zip(batch, targets.numpy()):
             if np.flatnonzero(target == 9).tolist() != [len(row) - 1]:
                 return np.False_
     return np.True_
