@@ -125,7 +125,7 @@ class Refusing(TorchFunctionMode):
         self.names = names
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        name = func.__name__
+        name = getattr(func, "__name__", "")
         require(name not in self.names, f"it calls PyTorch's {name}: write it yourself")
         return func(*args, **(kwargs or {}))
 

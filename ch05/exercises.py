@@ -17,6 +17,7 @@ from ch02.exercises import (
     Refusing,
     as_number,
     as_tensor,
+    as_whole_number,
     as_whole_numbers,
     check,
     exercise,
@@ -127,7 +128,7 @@ def early_stopping(answer):
         ([3, 4, 5, 1, 2, 3], 2, 2, "the run stops before it can see the losses after"),
     ):
         found = answer(list(losses), patience)
-        found = found if found is None else as_number(found)
+        found = found if found is None else as_whole_number(found)
         reason = f"for {losses} and patience {patience} it gave {found}, not {expected}"
         require(found == expected, f"{reason}: {hint}")
 
@@ -199,7 +200,7 @@ def windows_not_seen(answer):
         ((5, 2, 0), 5),
     ):
         found = answer(*sizes)
-        found = found if found is None else as_number(found)
+        found = found if found is None else as_whole_number(found)
         require(found == expected, f"{sizes} gives {expected}, not {found}")
 
 
