@@ -21,7 +21,6 @@ from pathlib import Path
 from types import NoneType
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from ch02.files import (
     check_regular,
@@ -48,7 +47,7 @@ STEP_FOLDER = re.compile(r"step-(\d{7,})")
 PART = re.compile(rf"{STEP_FOLDER.pattern}\.[0-9a-f]{{16}}\.part")
 SEAL = "seal.json"
 FILES = "settings.json", "log.jsonl", "model.safetensors"
-RUN_NAMES = re.compile("|".join(map(re.escape, [*FILES, f"{FILES[-1]}.sha256"])))
+RUN_NAMES = re.compile("|".join(map(re.escape, FILES)))
 HEX_DIGEST = re.compile("[0-9a-f]{64}")
 MOST_LINE = 10_000  # bytes of a line of the log
 
@@ -392,8 +391,5 @@ class RunFolder:
         if rank() == 0:
             del weights["out_head.weight"]  # it is the token embedding
             path = self.path / "model.safetensors"
-            try:
-                save_weights(path, weights, cfg, tied="True")
-            except SafetensorError as error:  # what it makes of a full disk
-                raise OSError(str(error)) from None
+            save_weights(path, weights, cfg, tied="True")
         wait_for_all()

@@ -8,7 +8,6 @@ evaluation mode, tokenizer, config) from files that are there, and asks no serve
 `load()`, which does both. They raise FetchError when the files cannot be had or read.
 """
 
-import json
 import os
 import re
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 import torch
 
 from ch02.fetch import FetchError, downloads_folder
-from ch02.files import check_regular, size_of
+from ch02.files import check_regular, parse_json, size_of
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.certificate import (
@@ -28,10 +27,11 @@ from ch05.certificate import (
     gpt_steps,
 )
 from ch05.checkpoint import (
+    NoSealError,
     SafetensorsReader,
     build_model,
-    check_saved,
     load_model,
+    open_saved,
     sha256_file,
 )
 from ch05.llama import SMOLLM2_CONFIG_135M
@@ -224,10 +224,10 @@ class SavedModel(Source):
         if size_of(self.path) == 0:
             return [(self.path, "damaged: it is empty")]
         try:
-            check_saved(self.path)
-        except FileNotFoundError:
+            open_saved(self.path)
+        except NoSealError:
             return [(sha256_file(self.path), "missing")]
-        except ValueError:
+        except (ValueError, OSError):
             return [(self.path, "damaged: its sha256 is another")]
         return [(self.path, "whole")]
 
@@ -241,13 +241,22 @@ class SavedModel(Source):
 
     def read(self):
         try:
-            model, config = load_model(self.path)
-        except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+            file = open_saved(self.path)
+            model, config = load_model(file)
+            self.check(file, model, config)
+        except CertificateError:
+            raise
+        except NoSealError as error:
+            raise FetchError(str(error)) from None
+        except (ValueError, OSError) as error:
             raise FetchError(
                 f"{self.path} cannot be loaded: {error}. Put the right file there, or "
                 f"move it away, and {self.again} makes it anew"
             ) from None
         return model, get_tokenizer(), config
+
+    def check(self, file, model, config):
+        """Raise ValueError unless the model in the file is the expected one."""
 
 
 class Converted(SavedModel):
@@ -260,18 +269,14 @@ class Converted(SavedModel):
         self.config = gpt2_config(name)
         self.again = f"`python -m ch05.pretrained convert {name.split()[0]}`"
 
-    def read(self):
-        model, tokenizer, config = super().read()
+    def check(self, file, model, config):
         if config != self.config:
-            raise FetchError(f"{self.path} holds another model, of config {config}")
-        try:
-            metadata = SafetensorsReader(self.path).metadata()
-            check_logits(model, json.loads(metadata["logits"]))
-        except CertificateError:
-            raise
-        except (KeyError, ValueError, TypeError):
-            raise FetchError(f"{self.path} was not written by {self.again}") from None
-        return model, tokenizer, config
+            raise ValueError(f"it holds another model, of config {config}")
+        match parse_json(file.metadata().get("logits", "0"), self.path):
+            case [*logits] if all(isinstance(logit, float) for logit in logits):
+                check_logits(model, logits)
+            case _:
+                raise ValueError(f"it was not written by {self.again}")
 
 
 class Checkpoint(SavedModel):

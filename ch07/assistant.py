@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from ch02.fetch import FetchError
-from ch05.checkpoint import read_metadata
+from ch05.checkpoint import open_saved
 from ch05.device import fast_dtype, fast_math, pick_device
 from ch05.pretrained import load_pretrained
 from ch07.finetuning import calc_shared_loss, finetune, halve_frozen
@@ -104,7 +104,10 @@ def load_assistant(path=ASSISTANT, device="cpu"):
     Raises FileNotFoundError if nothing was saved there; ValueError for a damaged file,
     and when the pretrained model is another than the one it was trained on.
     """
-    metadata = read_metadata(path)
+    file = open_saved(path)
+    metadata = file.metadata()
+    if not metadata.keys() >= {"pretrained", "fingerprint"}:
+        raise ValueError(f"{path} holds something else than an assistant")
     name = metadata["pretrained"]
     pretrained = load_pretrained(name, device=device)
     model, tokenizer = pretrained.model, pretrained.tokenizer
@@ -113,7 +116,7 @@ def load_assistant(path=ASSISTANT, device="cpu"):
             f"{path} was trained on another {name} than the one that is here: "
             "train again, `python -m ch07.assistant`"
         )
-    load_adapter(path, model, metadata)
+    load_adapter(file, model)
     merge_lora(model)
     return model.eval(), tokenizer
 

@@ -8,7 +8,7 @@ import math
 import torch
 from torch import nn
 
-from ch05.checkpoint import load_parameters, read_metadata, save_weights
+from ch05.checkpoint import load_parameters, open_saved, save_weights
 
 
 class LoRALayer(nn.Module):
@@ -94,13 +94,25 @@ def save_adapter(path, model, rank, alpha, **metadata):
     save_weights(path, adapter_parameters(model), cfg, **metadata)
 
 
-def load_adapter(path, model, metadata=None):
+def adapter_shapes(model, rank):
+    """The shapes of the matrices A and B that a model would get, by name."""
+    shapes = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            shapes[f"{name}.lora.A"] = module.in_features, rank
+            shapes[f"{name}.lora.B"] = rank, module.out_features
+    return shapes
+
+
+def load_adapter(path, model):
     """Freeze a model, add LoRA layers to it, and read what `save_adapter` wrote.
 
-    metadata: the file's, if `read_metadata` has checked it already. Raises ValueError
-    for a damaged file and for a model of other sizes.
+    path: or what `open_saved` has made of it. Raises ValueError for a damaged file and
+    for a model of other sizes, which stays as it was.
     """
-    cfg = (metadata or read_metadata(path))["config"]
+    file = open_saved(path)
+    cfg = file.config(rank=int, alpha=int | float)
+    file.check_shapes(adapter_shapes(model, cfg["rank"]))  # nothing is allocated yet
     model.requires_grad_(False)
-    replace_linear_with_lora(model, **cfg)
-    load_parameters(path, adapter_parameters(model))
+    replace_linear_with_lora(model, cfg["rank"], cfg["alpha"])
+    load_parameters(file, adapter_parameters(model))

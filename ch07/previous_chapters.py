@@ -9,7 +9,7 @@ from ch02.fetch import fetch
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel, generate_text_simple
 from ch05.certificate import check_parameters
-from ch05.checkpoint import is_tied, load_parameters, read_metadata, save_weights
+from ch05.checkpoint import is_tied, load_parameters, open_saved, save_weights
 from ch05.decoding import check_prompts, generate
 from ch05.device import autocast, fast_dtype, fast_math, pick_device
 from ch05.kv_cache import forward_cached
@@ -70,10 +70,10 @@ __all__ = [
     "load_pretrained",
     "load_weights_into_gpt",
     "near_duplicate_groups",
+    "open_saved",
     "padding_share",
     "pick_device",
     "plot_losses",
-    "read_metadata",
     "save_weights",
     "set_learning_rate",
     "text_to_token_ids",

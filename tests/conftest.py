@@ -10,6 +10,7 @@ from filelock import FileLock
 from ch02.fetch import downloads_folder
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch05.checkpoint import sha256_of_model
 from ch05.device import available_devices
 from ch05.pretrain import train_small
 from ch05.smollm2 import GGUF
@@ -182,3 +183,15 @@ def run_notebook(course, monkeypatch, tmp_path, request):
 def pytest_collection_modifyitems(items):
     """Run the notebooks first: they take longest, and should not be what is left."""
     items.sort(key=lambda item: "run_notebook" not in item.fixturenames)
+
+
+def count_hashing(monkeypatch):
+    """A list that grows when the content of a saved model is hashed."""
+    hashed = []
+
+    def sha256(*content):
+        hashed.append(content)
+        return sha256_of_model(*content)
+
+    monkeypatch.setattr("ch05.checkpoint.sha256_of_model", sha256)
+    return hashed

@@ -26,7 +26,7 @@ import torch
 import torch._dynamo  # noqa: F401 - else each process does so at its first step
 from safetensors.torch import load_file
 
-from ch05.checkpoint import check_saved
+from ch05.checkpoint import open_saved
 from ch05.run_folder import RunFolder
 from tests.tiny_run import SETTINGS, tiny_run
 
@@ -109,7 +109,7 @@ def results(path):
     """
     folder = RunFolder(path)
     checkpoint = folder.folder(folder.last_whole_step())
-    check_saved(path / "model.safetensors")
+    open_saved(path / "model.safetensors")
     found = {folder.log.name: folder.log.read_bytes()}
     for file in (path / "model.safetensors", *checkpoint.glob("*.safetensors")):
         for name, tensor in load_file(file).items():

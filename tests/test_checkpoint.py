@@ -1,32 +1,43 @@
 """A saved model comes back to the bit, and a damaged one is refused."""
 
+import copy
+import errno
 import hashlib
+import itertools
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import ch05.checkpoint
 from ch04.gpt import GPTModel
 from ch05.checkpoint import (
     SafetensorsReader,
     build_model,
-    check_saved,
     is_tied,
     load_model,
     load_parameters,
+    open_saved,
     read_metadata,
     save_model,
+    save_weights,
     sha256_file,
+    sha256_of_model,
     uninitialized,
 )
 from ch05.llama import LlamaModel
 from ch05.tensorflow_reader import DamagedCheckpoint
 from tests.conftest import TINY
+from tests.notebooks import ROOT
 
 LLAMA = {
     "vocab_size": 101,
@@ -78,10 +89,17 @@ def no_drawing(monkeypatch):
         monkeypatch.setattr(nn.init, name, refuse)
 
 
-def seal(path):
-    """Write the sha256 that belongs to the file as it is now."""
+def vouch(path):
+    """Write the sha256 that belongs to the file as it is now beside it."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     sha256_file(path).write_text(f"{digest}  {path.name}\n")
+
+
+def save_as_of_old(path, weights, config):
+    """What the course's first versions wrote; config is a text."""
+    path.parent.mkdir(exist_ok=True)
+    save_file(weights, path, metadata={"config": config, "tied": "False"})
+    vouch(path)
 
 
 def test_a_model_comes_back_to_the_bit(saved, tiny_model, tiny_config, token_ids):
@@ -311,17 +329,126 @@ def test_a_file_from_before_models_could_be_tied(path, tiny_model, tiny_config):
     path.parent.mkdir()
     metadata = {"config": json.dumps(tiny_config)}
     save_file(tiny_model.state_dict(), path, metadata=metadata)
-    seal(path)
+    vouch(path)
     model, _ = load_model(path)
     assert not is_tied(model)
     assert torch.equal(model.out_head.weight, tiny_model.out_head.weight)
 
 
-def test_the_sha256_is_written_as_sha256sum_writes_it(saved):
-    said = sha256_file(saved).read_text()
-    seal(saved)
-    assert sha256_file(saved).read_text() == said
-    check_saved(saved)
+def test_the_seal_is_in_the_file_and_nothing_beside_it(saved):
+    assert os.listdir(saved.parent) == [saved.name]
+    assert len(SafetensorsReader(saved).metadata()["seal"]) == 64
+
+
+def test_the_seal_is_of_all_that_is_in_a_file_and_of_no_more(tmp_path):
+    """Neither the name of a file nor the order of what is in it matters."""
+    base = {"b": torch.arange(4.0), "a": torch.ones(2, dtype=torch.bfloat16)}
+    seals = []
+    for weights, metadata in (
+        (base, {"of": "a", "by": "b"}),
+        (dict(reversed(base.items())), {"by": "b", "of": "a"}),
+        (base, {"of": "b", "by": "b"}),
+        (base | {"b": torch.arange(4.0).view(2, 2)}, {"of": "a", "by": "b"}),
+        (base | {"b": torch.arange(4.0).view(torch.int32)}, {"of": "a", "by": "b"}),
+        ({"c": base["b"], "a": base["a"]}, {"of": "a", "by": "b"}),
+        (base | {"b": -torch.arange(4.0)}, {"of": "a", "by": "b"}),  # -0.0 too
+        (base | {"c": torch.ones(())}, {"of": "a", "by": "b"}),
+        (base | {"c": torch.ones(0)}, {"of": "a", "by": "b"}),
+    ):
+        path = tmp_path / f"{len(seals)}.safetensors"
+        save_weights(path, weights, {}, **metadata)
+        open_saved(path)
+        seals.append(SafetensorsReader(path).metadata()["seal"])
+    assert seals[0] == seals[1] and len({*seals}) == len(seals) - 1
+
+
+def test_a_flip_of_any_bit_and_a_cut_anywhere_are_seen(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_weights(path, {"a": torch.arange(3.0), "b": torch.ones(2)}, {"of": "a test"})
+    content = path.read_bytes()
+    for place in range(8 * len(content)):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match="a.safetensors"):
+            read_metadata(path)
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="a.safetensors is damaged"):
+            read_metadata(path)
+    path.write_bytes(content)
+    assert read_metadata(path) == {"config": {"of": "a test"}}
+
+
+def test_no_more_than_one_tensor_is_held_to_seal_or_to_check(saved, monkeypatch):
+    read, last = SafetensorsReader(saved), []
+
+    def read_alone(name):
+        assert not last or last.pop()() is None
+        tensor = read(name)
+        last.append(weakref.ref(tensor))
+        return tensor
+
+    metadata = read.metadata()
+    seal = metadata.pop("seal")
+    assert sha256_of_model(metadata, read.shapes(), read_alone) == seal
+
+
+STRANGE = {
+    "a folder": lambda path: path.mkdir(),
+    "a pipe": os.mkfifo,
+    "a device": lambda path: path.symlink_to("/dev/zero"),
+    "empty": lambda path: path.touch(),
+}
+
+
+@pytest.mark.timeout(60)  # a pipe would be waited for, and a device has no end
+@pytest.mark.parametrize("kind", STRANGE)
+def test_what_is_no_file_is_a_sentence(tmp_path, kind):
+    STRANGE[kind](tmp_path / "tiny.safetensors")
+    with pytest.raises(ValueError, match="tiny.safetensors is "):
+        load_model(tmp_path / "tiny.safetensors")
+
+
+CONFIGS = {
+    "not JSON": "{",
+    "nothing": "",
+    "a list": "[]",
+    "nested": "[" * 10**5,
+    "no keys": "{}",
+    "a word": json.dumps(TINY | {"emb_dim": "wide"}),
+    "no heads": json.dumps(LLAMA | {"n_heads": 0}),
+    "half a layer": json.dumps(TINY | {"n_layers": 1.5}),
+    "not a number": json.dumps(TINY | {"drop_rate": float("nan")}),
+    **{
+        f"{key} {size:.0e}": json.dumps(TINY | {key: size})
+        for key in ("vocab_size", "context_length", "emb_dim", "n_layers")
+        for size in (10**6, 10**12, 10**18, 10**25)
+    },
+    **{
+        f"Llama's {key} {size:.0e}": json.dumps(LLAMA | {key: size})
+        for key in ("vocab_size", "emb_dim", "n_layers", "hidden_dim")
+        for size in (10**6, 10**12, 10**18, 10**25)
+    },
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_absurd_configs_are_a_sentence_and_take_no_memory(
+    path, tiny_model, llama_model, config, monkeypatch
+):
+    model = llama_model if "n_kv_groups" in config else tiny_model
+    weights = dict(model.named_parameters())
+    save_as_of_old(path, weights, config)
+
+    def build(cfg):
+        assert torch.ones(1).device.type == "meta", "memory was asked for"
+        return build_model(cfg)
+
+    monkeypatch.setattr("ch05.checkpoint.build_model", build)
+    with pytest.raises(ValueError, match="config"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("place", [0.0, 0.005, 0.02, 0.5, 1.0])
@@ -347,16 +474,92 @@ def test_a_missing_file_is_not_a_damaged_one(saved):
         load_model(saved)
 
 
-def test_a_file_without_its_sha256_is_not_trusted(saved):
-    sha256_file(saved).unlink()
-    with pytest.raises(FileNotFoundError, match=r"tiny.safetensors.sha256"):
-        load_model(saved)
+@pytest.fixture
+def old(path, tiny_model, tiny_config):
+    """The path of the tiny model as the course's first versions saved it."""
+    save_as_of_old(path, tiny_model.state_dict(), json.dumps(tiny_config))
+    return path
 
 
-def test_an_empty_sha256_vouches_for_nothing(saved):
-    sha256_file(saved).write_text("")
+def test_an_old_file_loads_and_is_checked(old, tiny_model, tiny_config, token_ids):
+    model, cfg = load_model(old)
+    assert cfg == tiny_config
+    assert torch.equal(model(token_ids), tiny_model(token_ids))
+    content = bytearray(old.read_bytes())
+    content[-1] ^= 1
+    old.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged: its sha256 .* tiny.safetensors.sha"):
+        load_model(old)
+
+
+def test_an_old_file_that_lost_its_sha256_may_be_good(old):
+    """It is said what is there and what is not; nobody is told to delete a model."""
+    sha256_file(old).unlink()
+    with pytest.raises(ValueError) as caught:
+        load_model(old)
+    said = str(caught.value)
+    assert f"{old} is there" in said and f"{old.name}.sha256" in said
+    assert "missing" in said and "Put that back" in said
+    assert not re.search("delete|damaged|move", said)
+
+
+def test_a_sha256_that_lost_its_model_is_told(old):
+    old.unlink()
+    with pytest.raises(ValueError, match="tiny.safetensors is missing, though its "):
+        load_model(old)
+
+
+def test_an_empty_sha256_vouches_for_nothing(old):
+    sha256_file(old).write_text("")
     with pytest.raises(ValueError, match="is damaged"):
-        load_model(saved)
+        load_model(old)
+
+
+def test_a_new_file_takes_the_place_of_an_old_one(old, tiny_model, tiny_config):
+    save_model(old, tiny_model, tiny_config)
+    assert os.listdir(old.parent) == [old.name]
+    load_model(old)
+
+
+class Wrapped(nn.Module):
+    """What DataParallel and its like are: a model, called module."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.module = model
+
+    def forward(self, idx):
+        return self.module(idx)
+
+
+WRAPPERS = {
+    "compiled": torch.compile,
+    "parallel": nn.DataParallel,
+    "wrapped": Wrapped,
+    "both": lambda model: torch.compile(Wrapped(torch.compile(model))),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_wrapped_model_is_saved_as_the_model(
+    path, tiny_model, tiny_config, token_ids, wrap, tied
+):
+    if tied:
+        tiny_model.out_head.weight = tiny_model.tok_emb.weight
+    save_model(path, wrap(tiny_model), tiny_config)
+    model, _ = load_model(path)
+    assert is_tied(model) == tied
+    assert torch.equal(model(token_ids), tiny_model(token_ids))
+
+
+def test_a_model_of_compiled_parts_is_saved_as_the_model(
+    path, tiny_model, tiny_config, token_ids
+):
+    expected = tiny_model(token_ids)
+    tiny_model.trf_blocks[1] = torch.compile(tiny_model.trf_blocks[1])
+    save_model(path, tiny_model, tiny_config)
+    assert torch.equal(load_model(path)[0](token_ids), expected)
 
 
 @pytest.mark.parametrize(
@@ -383,33 +586,111 @@ def test_a_config_of_another_architecture_is_refused(path, tiny_model, llama_mod
         load_model(path)
 
 
+def no_space(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def no_space_for_rust(*_, **__):
+    raise SafetensorError("Error while serializing: No space left on device")
+
+
+FAULTS = {
+    "pathlib.Path.mkdir": no_space,
+    "ch05.checkpoint.save_file": no_space_for_rust,
+    "os.fsync": no_space,
+    "os.replace": no_space,
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
 def test_a_failed_save_leaves_the_old_model(
-    saved, tiny_model, tiny_config, token_ids, monkeypatch
+    saved, tiny_model, tiny_config, token_ids, monkeypatch, name
 ):
     expected = tiny_model(token_ids)
-
-    def full_disk(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with torch.no_grad():
+        tiny_model.tok_emb.weight += 1
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(name, FAULTS[name])
         save_model(saved, tiny_model, tiny_config)
-    assert sorted(saved.parent.iterdir()) == [saved, sha256_file(saved)]
+    assert os.listdir(saved.parent) == [saved.name]
     assert torch.equal(load_model(saved)[0](token_ids), expected)
 
 
-def test_a_save_killed_before_its_sha256_is_seen(
-    saved, tiny_model, tiny_config, monkeypatch
+def killed_at(event_number, save):
+    """Run save() in a child that is killed at this file operation; True if it was."""
+    child = os.fork()
+    if child == 0:
+        events = itertools.count(1)
+
+        def kill(event, arguments):
+            kinds = "open", "os.rename", "os.remove", "os.mkdir"
+            if event in kinds and next(events) == event_number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(kill)
+        save()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_kill_at_any_file_operation_leaves_one_of_both_models(
+    path, tiny_model, tiny_config, token_ids, is_old
 ):
-    """New weights beside the sha256 of the old ones must not pass for whole."""
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(ch05.checkpoint, "write_atomically", killed)
+    models = [tiny_model, copy.deepcopy(tiny_model)]
     with torch.no_grad():
-        tiny_model.tok_emb.weight[0] += 1
-    with pytest.raises(KeyboardInterrupt):
-        save_model(saved, tiny_model, tiny_config)
-    with pytest.raises(ValueError, match="is damaged"):
-        load_model(saved)
+        models[1].tok_emb.weight += 1
+    expected = [model(token_ids) for model in models]
+    seen = set()
+    for number in itertools.count(1):
+        if is_old:
+            save_as_of_old(path, tiny_model.state_dict(), json.dumps(tiny_config))
+        else:
+            save_model(path, tiny_model, tiny_config)
+        if not killed_at(number, lambda: save_model(path, models[1], tiny_config)):
+            break
+        found = load_model(path)[0](token_ids)
+        seen |= {i for i, logits in enumerate(expected) if torch.equal(logits, found)}
+    assert seen == {0, 1} and number > 4
+
+
+SAVER = """
+import sys, time, torch
+from ch05.checkpoint import load_model, save_model
+model, cfg = load_model(sys.argv[1])
+print("ready", flush=True)
+while True:
+    for _, parameter in model.named_parameters():
+        parameter.data += 1
+    save_model(sys.argv[1], model, cfg)
+"""
+
+
+def test_loading_beside_a_saver_never_fails(saved):
+    """Every model that is read is one that was saved, from its first weight to its
+    last, though files of other sizes and contents take the name all the time."""
+    command = [sys.executable, "-c", SAVER, str(saved)]
+    first = {name: p.clone() for name, p in load_model(saved)[0].named_parameters()}
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE) as saver:
+        try:
+            saver.stdout.readline()
+            steps = set()
+            for _ in range(150):
+                model, _ = load_model(saved)
+                moved = {
+                    round((parameter - first[name]).mean().item())
+                    for name, parameter in model.named_parameters()
+                }
+                assert len(moved) == 1
+                steps |= moved
+        finally:
+            saver.kill()
+    assert len(steps) > 10
+
+
+def test_what_a_reader_has_opened_it_goes_on_reading(saved, tiny_model):
+    """A file of other sizes that takes the name later changes nothing."""
+    read = open_saved(saved)
+    save_weights(saved, {"tok_emb.weight": torch.ones(1)}, {})
+    assert torch.equal(load_model(read)[0].tok_emb.weight, tiny_model.tok_emb.weight)
+    assert torch.equal(read("tok_emb.weight"), tiny_model.tok_emb.weight)

@@ -1,13 +1,14 @@
 """LoRA equals peft's, merges back without a trace, and is kept apart from its model."""
 
 import copy
+import math
 
 import peft
 import pytest
 import torch
 from torch import nn
 
-from ch05.checkpoint import build_model
+from ch05.checkpoint import build_model, save_weights
 from ch05.decoding import generate
 from ch05.kv_cache import CachedLogits
 from ch07.lora import (
@@ -254,4 +255,58 @@ def test_a_damaged_adapter_is_refused(adapted, tmp_path):
     content[-5] ^= 1
     path.write_bytes(content)
     with pytest.raises(ValueError, match="is damaged"):
+        load_adapter(path, seeded("GPT"))
+
+
+def like(model):
+    """The model that this one was before it got LoRA layers."""
+    return seeded(type(model).__name__.removesuffix("Model"))
+
+
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_an_adapter_of_a_wrapped_model_is_that_of_the_model(adapted, tmp_path, wrap):
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, wrap(adapted), rank=3, alpha=6)
+    expected = adapted(IDS)
+    merge_lora(adapted)
+    other = like(adapted)
+    load_adapter(path, other)
+    torch.testing.assert_close(other(IDS), expected, rtol=1e-5, atol=1e-5)
+
+
+CONFIGS = [
+    {},
+    {"rank": 3},
+    {"alpha": 6},
+    *({"rank": rank, "alpha": 6} for rank in (10**9, 10**18, 10**30, 0, -3, 4, 3.0)),
+    *({"rank": rank, "alpha": 6} for rank in ("3", None, [3], {"3": 3}, math.nan)),
+    *({"rank": 3, "alpha": alpha} for alpha in ("6", None, [6], math.inf, 10**400)),
+]
+
+
+@pytest.mark.parametrize("cfg", CONFIGS, ids=repr)
+def test_an_absurd_rank_or_alpha_is_a_sentence(adapted, tmp_path, cfg, monkeypatch):
+    """Nothing is allocated for it, and the model stays as it was."""
+    path = tmp_path / "adapter.safetensors"
+    save_weights(path, adapter_parameters(adapted), cfg)
+    model = like(adapted).requires_grad_(True)
+
+    def allocate(*_):
+        raise AssertionError("memory was asked for")
+
+    monkeypatch.setattr(LoRALayer, "__init__", allocate)
+    with pytest.raises(ValueError, match="adapter.safetensors"):
+        load_adapter(path, model)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("names", [[], ["A"], ["A", "C"]])
+def test_the_matrices_of_a_part_are_refused(tmp_path, names, monkeypatch):
+    """A small file must not make a large model's other layers grow."""
+    path = tmp_path / "adapter.safetensors"
+    layer = "trf_blocks.0.att.W_query.lora"
+    matrices = {f"{layer}.{name}": torch.ones(1, 10**6) for name in names}
+    save_weights(path, matrices, {"rank": 10**6, "alpha": 6})
+    monkeypatch.setattr(LoRALayer, "__init__", lambda *_: pytest.fail("allocated"))
+    with pytest.raises(ValueError, match="does not fit its own config"):
         load_adapter(path, seeded("GPT"))
