@@ -94,6 +94,11 @@ def read_text(path):
         content = Path(path).read_bytes()
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {error.strerror}") from None
+    return decode(name, content)
+
+
+def decode(name, content):
+    """The text in the bytes of a file, as `read_text` gives it."""
     check_encoding(name, content)
     try:
         text = content.decode("utf-8-sig")

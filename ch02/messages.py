@@ -11,8 +11,9 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 
 from tqdm.auto import tqdm
 
-STOPPED = 130  # exit status after Ctrl-C: 128 and the signal's number, as in shells
-CLOSED = 141  # likewise when nobody reads the output any more
+from ch02.interrupts import STOPPED, work_to_put_away
+
+CLOSED = 141  # exit status, likewise, when nobody reads the output any more
 
 # What a terminal obeys or cannot show: control characters, but for tabs and line
 # breaks, marks that turn the direction of writing, and halves of characters.
@@ -113,7 +114,11 @@ def ending_in_a_line(*errors, stopped="stopped"):
     messages that can be printed.
     """
     occupy_standard_files()
-    with redirect_stdout(Console(sys.stdout)), redirect_stderr(Console(sys.stderr)):
+    with (
+        redirect_stdout(Console(sys.stdout)),
+        redirect_stderr(Console(sys.stderr)),
+        work_to_put_away(),
+    ):
         try:
             yield
             sys.stdout.flush()

@@ -5,6 +5,11 @@ train_plot.png and writes the trained model to checkpoints/local.safetensors, bo
 ch05. `tokenize` and `run` are for more text and more time, on one process or many.
 """
 
+if __name__ == "__main__":
+    from ch02.interrupts import stop_in_a_line
+
+    stop_in_a_line()  # before imports that take seconds
+
 import argparse
 import io
 import sys
@@ -17,10 +22,13 @@ import torch
 
 from ch02.dataset import load_text
 from ch02.fetch import FetchError
+from ch02.messages import ending_in_a_line, one_line, say
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.checkpoint import save_model
 from ch05.device import fast_math, pick_device
+from ch05.keeping import check_can_be_kept, keep
+from ch05.preflight import size_in_bytes
 from ch05.run_command import add_run_arguments, positive, run_command
 from ch05.tokenize_texts import add_tokenize_arguments, tokenize_command
 from ch05.training import (
@@ -42,20 +50,30 @@ START_CONTEXT = "Every effort moves you"
 def pretrain(loaders, cfg, device, folder, **settings):
     """Train a new model; write its plot and its weights into a folder.
 
-    settings: num_epochs, eval_freq and eval_iter of `train_model_simple`.
+    settings: num_epochs, eval_freq and eval_iter of `train_model_simple`. Returns the
+    model, and whether both files could be written. Raises OSError before it trains if
+    they cannot be.
     """
+    plot, weights = folder / "train_plot.png", folder / CHECKPOINT
     tokenizer = get_tokenizer("gpt2")
     torch.manual_seed(123)
     model = GPTModel(cfg).to(device)
+    check_can_be_kept(plot)
+    check_can_be_kept(weights, size_in_bytes(model.parameters()))
     with torch.random.fork_rng():  # so that training draws what it draws in the book
         print_losses("untrained", model, loaders, device)
     history = train(model, loaders, device, tokenizer, **settings)
-    plot, weights = folder / "train_plot.png", folder / CHECKPOINT
-    plot_losses(*history, path=plot)
-    save_model(weights, model, cfg)
-    print(f"wrote {plot} and {weights}")
+    is_kept = keep(weights, lambda path: save_model(path, model, cfg))
+    try:
+        plot_losses(*history, path=plot)
+    except OSError as error:
+        say(f"{one_line(plot)} could not be written: {one_line(error)}")
+        is_kept = False
+    if is_kept:
+        say(f"wrote {one_line(plot)} and {one_line(weights)}")
     print_losses("trained", model, loaders, device)
     generate_and_print_sample(model, tokenizer, device, START_CONTEXT)
+    return model, is_kept
 
 
 def train(model, loaders, device, tokenizer, num_epochs, eval_freq, eval_iter):
@@ -83,7 +101,10 @@ def train(model, loaders, device, tokenizer, num_epochs, eval_freq, eval_iter):
 
 
 def train_small(path):
-    """Train a small GPT on the story, in about a minute, and write it to `path`."""
+    """Train a small GPT on the story, in about a minute, and write it to `path`.
+
+    Returns the model, whether or not it could be written.
+    """
     print("training a small GPT on the story; this happens once and takes a minute")
     loaders = create_train_val_loaders(load_text(), SMALL_CONFIG["context_length"])
     with torch.random.fork_rng():
@@ -104,7 +125,11 @@ def train_small(path):
                 start_context=START_CONTEXT,
                 tokenizer=get_tokenizer(),
             )
-    save_model(path, model, SMALL_CONFIG)
+    try:
+        save_model(path, model, SMALL_CONFIG)
+    except OSError as error:
+        say(f"It could not be kept, and will be trained again: {one_line(error)}")
+    return model.eval()
 
 
 def print_losses(state, model, loaders, device):
@@ -118,8 +143,8 @@ def pretrain_on_story(args):
     text, device = load_text(args.text), pick_device()
     loaders = create_train_val_loaders(text, CONFIG["context_length"])
     fast_math(device)
-    print(f"training on {device}: {args.text}, {len(text):,} characters")
-    pretrain(
+    say(f"training on {device}: {one_line(args.text)}, {len(text):,} characters")
+    _, is_kept = pretrain(
         loaders,
         CONFIG,
         device,
@@ -128,6 +153,8 @@ def pretrain_on_story(args):
         eval_freq=args.eval_freq,
         eval_iter=args.eval_iter,
     )
+    if not is_kept:
+        sys.exit("error: not all results are where they belong, as said above")
 
 
 def add_arguments(parser):
@@ -160,15 +187,14 @@ def main():
         added = commands.add_parser(name, help=meaning, description=command.__doc__)
         add(added)
         added.set_defaults(command=command)
-    args = parser.parse_args()
-    try:
-        args.command(args)
-    except (FetchError, ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: the results could not be written: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    with ending_in_a_line(FetchError, ValueError, FloatingPointError, OSError):
+        args = parser.parse_args()
+        try:
+            args.command(args)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OSError(f"the results could not be written: {error}") from None
 
 
 if __name__ == "__main__":

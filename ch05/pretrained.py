@@ -4,6 +4,11 @@
 likewise `convert NAME`, `verify NAME` and `list`.
 """
 
+if __name__ == "__main__":
+    from ch02.interrupts import stop_in_a_line
+
+    stop_in_a_line()  # before imports that take seconds
+
 import argparse
 import json
 import os
@@ -222,9 +227,9 @@ def main():
         added = commands.add_parser(command.__name__, help=help_line)
         added.add_argument("name", help=", ".join(SOURCES))
     commands.add_parser("list", help=list_models.__doc__)
-    args = parser.parse_args()
     stopped = "stopped; what came of a file is kept, and the same command goes on"
     with ending_in_a_line(FetchError, ValueError, OSError, stopped=stopped):
+        args = parser.parse_args()
         if args.command == "list":
             list_models()
         else:

@@ -36,7 +36,7 @@ from ch05.checkpoint import (
 )
 from ch05.llama import SMOLLM2_CONFIG_135M
 from ch05.openai_weights import MODEL_CONFIGS, copy_openai_weights, openai_layout
-from ch05.pretrain import LOCAL, train_small
+from ch05.pretrain import LOCAL, SMALL_CONFIG, train_small
 from ch05.remote_files import (
     KNOWN_124M,
     RemoteFile,
@@ -289,13 +289,22 @@ class Checkpoint(SavedModel):
         self.path = LOCAL
 
     def get(self):
+        self.train()
+        return super().get()
+
+    def load(self):
+        trained = self.train()
+        if self.is_here():
+            return self.read()
+        return trained, get_tokenizer(), SMALL_CONFIG
+
+    def train(self):
+        """The model, trained now if no file is here; it may be impossible to keep."""
         try:
             check_regular(self.path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise FetchError(str(error)) from None
-        if not self.is_here():
-            train_small(self.path)
-        return self.path
+        return None if self.is_here() else train_small(self.path)
 
 
 class PyPI(Files):

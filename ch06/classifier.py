@@ -4,6 +4,11 @@ Shapes: b = batch; idx are token ids, (b, num_tokens), padded on the right; feat
 what the frozen blocks make of them, (b, num_tokens, emb_dim), zero where padding stood.
 """
 
+if __name__ == "__main__":
+    from ch02.interrupts import stop_in_a_line
+
+    stop_in_a_line()  # before imports that take seconds
+
 from contextlib import closing
 from functools import partial
 from itertools import islice

@@ -4,6 +4,11 @@
 `python -m ch06.classifier "a message"` asks it.
 """
 
+if __name__ == "__main__":
+    from ch02.interrupts import stop_in_a_line
+
+    stop_in_a_line()  # before imports that take seconds
+
 import argparse
 import json
 import sys
@@ -13,11 +18,15 @@ from pathlib import Path
 import torch
 
 from ch02.fetch import FetchError
-from ch02.files import parse_json
+from ch02.files import decode, parse_json, read_text
+from ch02.messages import ending_in_a_line, one_line, say
 from ch05.checkpoint import load_parameters, open_saved, save_model
 from ch05.device import fast_autocast, fast_math, pick_device
+from ch05.keeping import check_can_be_kept, keep
 from ch05.precision import undisturbed
+from ch05.preflight import size_in_bytes
 from ch05.pretrained import load_pretrained
+from ch05.run_command import positive
 from ch05.training import evaluating
 from ch06.classifier import (
     Classifier,
@@ -127,13 +136,18 @@ def are_close(found, saved):
 def train_filter(name, seed):
     """Train a filter as 6.7 does, print its figures and its seconds, save it.
 
+    Returns the classifier, and whether it could be saved. Raises OSError before it
+    trains if it cannot be.
+
     The seed draws the new output layer and the order of the batches. The split of the
     messages stays, so that filters of different seeds are tested on the same ones.
     """
+    check_can_be_kept(SAVED)
     device = pick_device()
     fast_math(device)
-    parts = split_messages(load_messages())
     classifier, tokenizer, name = create_classifier(name, seed=seed, device=device)
+    check_can_be_kept(SAVED, size_in_bytes(classifier.head.parameters()))
+    parts = split_messages(load_messages())
     start = time.perf_counter()
     loaders = create_loaders(classifier, tokenizer, parts[:3], device, seed)
     print(f"trunk: {time.perf_counter() - start:.0f} s, once for all epochs")
@@ -141,26 +155,55 @@ def train_filter(name, seed):
     accuracy = calc_accuracy_loader(loaders[2], classifier.head, device)
     seconds = time.perf_counter() - start
     print(f"test accuracy {accuracy:.1%}; {seconds:.0f} s with trunk and training")
-    save_classifier(SAVED, classifier, tokenizer, name)
-    print(f"wrote {SAVED}")
+    trained = classifier, tokenizer, name
+    is_kept = keep(SAVED, lambda path: save_classifier(path, *trained))
+    if is_kept:
+        say(f"wrote {one_line(SAVED)}")
+    return classifier, is_kept
 
 
 def classify_texts(texts):
-    """Print the probability of spam of each text, with the filter that was saved."""
+    """Print the probability of spam of each text, with the filter that was saved.
+
+    Raises ValueError in the end if some could not be judged.
+    """
     device = pick_device()
     classifier, tokenizer = load_classifier(device=device)
-    for text in texts:
-        probability = spam_probability(text, classifier, tokenizer, device)
+    faults = []
+    for number, text in enumerate(texts, 1):
+        try:
+            probability = spam_probability(text, classifier, tokenizer, device)
+        except ValueError as error:
+            faults.append(f"message {number} was not judged: {error}")
+            say(faults[-1])
+            continue
         answer = "spam" if probability > 0.5 else "not spam"
-        print(f"{answer:8} {probability:6.1%}  {text}")
+        say(f"{answer:8} {probability:6.1%}  {one_line(text, longest=2000)}")
+    if faults:
+        raise ValueError(
+            f"{len(faults)} of {len(texts)} messages could not be judged: {faults[0]}"
+        )
 
 
 def asked_texts(arguments):
     """The messages to judge: the arguments, or lines of a file or of standard input."""
     if arguments.texts:
         return arguments.texts
-    source = arguments.file or sys.stdin
-    return [line.rstrip("\n") for line in source if line.strip()]
+    if arguments.file:
+        name, text = one_line(arguments.file), read_text(arguments.file)
+    else:
+        name, text = "standard input", read_standard_input()
+    texts = [line for line in text.split("\n") if line.strip()]
+    if not texts:
+        raise ValueError(f"{name} holds no message: one is expected on each line")
+    return texts
+
+
+def read_standard_input():
+    """The text that comes in, UTF-8 as in files; none if nothing is connected."""
+    stream = getattr(sys.stdin, "buffer", sys.stdin)
+    content = stream.read() if stream else ""
+    return decode("standard input", content) if isinstance(content, bytes) else content
 
 
 def classify_main():
@@ -170,15 +213,15 @@ def classify_main():
         description="Say whether messages are spam; without any, read lines of them.",
     )
     parser.add_argument("texts", nargs="*", metavar="MESSAGE")
-    parser.add_argument(
-        "--file", type=argparse.FileType(encoding="utf-8"), help="a message a line"
-    )
-    try:
-        classify_texts(asked_texts(parser.parse_args()))
-    except FileNotFoundError:
-        sys.exit("no filter is trained yet: `python -m ch06.spam_filter` trains one")
-    except (ValueError, FetchError) as error:
-        sys.exit(f"error: {error}")
+    parser.add_argument("--file", help="UTF-8 text, a message a line")
+    with ending_in_a_line(ValueError, FetchError, OSError):
+        texts = asked_texts(parser.parse_args())
+        try:
+            classify_texts(texts)
+        except FileNotFoundError:
+            sys.exit(
+                "no filter is trained yet: `python -m ch06.spam_filter` trains one"
+            )
 
 
 def main():
@@ -187,15 +230,14 @@ def main():
     parser.add_argument("--model", default="auto", help="a name of load_pretrained")
     parser.add_argument(
         "--seed",
-        type=int,
+        type=positive,
         default=123,
         help="draws the new output layer and the order of the batches",
     )
-    arguments = parser.parse_args()
-    try:
-        train_filter(arguments.model, arguments.seed)
-    except (ValueError, FetchError) as error:
-        sys.exit(f"error: {error}")
+    with ending_in_a_line(ValueError, FetchError, FloatingPointError, OSError):
+        arguments = parser.parse_args()
+        if not train_filter(arguments.model, arguments.seed)[1]:
+            sys.exit("error: the filter is not where it belongs, as said above")
 
 
 if __name__ == "__main__":

@@ -4,19 +4,27 @@
 `python -m ch07.chat` talks with it.
 """
 
+if __name__ == "__main__":
+    from ch02.interrupts import stop_in_a_line
+
+    stop_in_a_line()  # before imports that take seconds
+
 import argparse
 import hashlib
 import math
-import sys
 import time
 from pathlib import Path
 
 import torch
 
 from ch02.fetch import FetchError
+from ch02.messages import ending_in_a_line, one_line, say
 from ch05.checkpoint import open_saved
 from ch05.device import fast_dtype, fast_math, pick_device
+from ch05.keeping import check_can_be_kept, keep
+from ch05.preflight import size_in_bytes
 from ch05.pretrained import load_pretrained
+from ch05.run_command import positive
 from ch07.finetuning import calc_shared_loss, finetune, halve_frozen
 from ch07.instructions import (
     DATA,
@@ -121,13 +129,13 @@ def load_assistant(path=ASSISTANT, device="cpu"):
     return model.eval(), tokenizer
 
 
-def train_assistant(
-    path, name="auto", seed=123, num_train=None, num_epochs=LORA_EPOCHS
-):
-    """Fine-tune a pretrained model as 7.6 does, on num_train entries, and save it.
+def finetuned_assistant(path, name, seed, num_train, num_epochs):
+    """Fine-tune a pretrained model as 7.6 does, on num_train entries (None: all).
 
-    Returns the seconds that training took.
+    Returns (model with its LoRA layers, the pretrained model's name, seconds). Raises
+    OSError before it trains if path, where it is to be kept, cannot be written.
     """
+    check_can_be_kept(path)
     device = pick_device()
     fast_math(device)
     pretrained = load_pretrained(name, device=device)
@@ -136,24 +144,39 @@ def train_assistant(
     parts = train[:num_train], validation
     loaders = create_instruction_loaders(parts, tokenizer, model.context_length, seed)
     add_lora(model, seed)
+    check_can_be_kept(path, size_in_bytes(adapter_parameters(model).values()))
     start = time.perf_counter()
     finetune_lora(model, *loaders, device, num_epochs)
-    seconds = time.perf_counter() - start
-    save_assistant(path, model, pretrained.name, **LORA)
+    return model, pretrained.name, time.perf_counter() - start
+
+
+def train_assistant(
+    path, name="auto", seed=123, num_train=None, num_epochs=LORA_EPOCHS
+):
+    """Fine-tune an assistant and save it to path; returns the seconds of training.
+
+    `finetuned_assistant` returns the model itself. Raises OSError if it was saved to
+    another folder, because path could not be written, and says which.
+    """
+    model, name, seconds = finetuned_assistant(path, name, seed, num_train, num_epochs)
+    if not keep(path, lambda place: save_assistant(place, model, name, **LORA)):
+        raise OSError(f"the assistant is not in {path}, as said above")
     return seconds
 
 
 def main():
     """`python -m ch07.assistant`."""
-    parser = argparse.ArgumentParser(description="Fine-tune an assistant and keep it.")
+    parser = argparse.ArgumentParser(
+        prog="python -m ch07.assistant", description="Fine-tune an assistant, keep it."
+    )
     parser.add_argument("--model", default="auto", help="a name of load_pretrained")
-    parser.add_argument("--seed", type=int, default=123)
-    arguments = parser.parse_args()
-    try:
+    parser.add_argument(
+        "--seed", type=positive, default=123, help="of LoRA and the order of batches"
+    )
+    with ending_in_a_line(ValueError, FetchError, FloatingPointError, OSError):
+        arguments = parser.parse_args()
         seconds = train_assistant(ASSISTANT, arguments.model, arguments.seed)
-    except (ValueError, FetchError) as error:
-        sys.exit(f"error: {error}")
-    print(f"{seconds:.0f} s of training; wrote {ASSISTANT}")
+        say(f"{seconds:.0f} s of training; wrote {one_line(ASSISTANT)}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,18 @@
 """Talk with the fine-tuned model: `python -m ch07.chat` (support: used, not taught)."""
 
+if __name__ == "__main__":
+    from ch02.interrupts import stop_in_a_line
+
+    stop_in_a_line()  # before imports that take seconds
+
 import argparse
 import sys
 
 from ch02.fetch import FetchError
+from ch02.messages import ending_in_a_line, printable, say
 from ch05.decoding import generate_stream
 from ch05.device import pick_device
+from ch05.run_command import positive
 from ch07.assistant import ASSISTANT, load_assistant
 from ch07.instructions import format_prompt
 
@@ -49,16 +56,22 @@ def talk(model, tokenizer, max_new_tokens=100):
     print(WELCOME)
     while instruction := read_line():
         entry = {"instruction": instruction, "input": ""}
-        for piece in stream_answer(model, tokenizer, entry, max_new_tokens):
-            print(piece, end="", flush=True)
+        try:
+            for piece in stream_answer(model, tokenizer, entry, max_new_tokens):
+                print(printable(piece), end="", flush=True)
+        except ValueError as error:  # of this instruction; the next may be answered
+            say(f"there is no answer: {error}")
         print()
 
 
 def read_line():
-    """A line of standard input; nothing when it ends, or at Ctrl-C."""
+    """A line of standard input that is UTF-8 text; nothing when it ends."""
     try:
         return input("\n> ").strip()
-    except (EOFError, KeyboardInterrupt):
+    except UnicodeDecodeError:
+        say("that was not UTF-8 text; give the instruction again")
+        return read_line()
+    except (EOFError, RuntimeError):  # the latter without a standard input
         return ""
 
 
@@ -68,16 +81,18 @@ def main():
         prog="python -m ch07.chat", description="Talk with the fine-tuned model."
     )
     parser.add_argument(
-        "--max-new-tokens", type=int, default=100, help="an answer's length at most"
+        "--max-new-tokens",
+        type=positive,
+        default=100,
+        help="an answer's length at most",
     )
-    arguments = parser.parse_args()
-    try:
-        model, tokenizer = load_assistant(ASSISTANT, pick_device())
+    with ending_in_a_line(ValueError, FetchError, OSError):
+        arguments = parser.parse_args()
+        try:
+            model, tokenizer = load_assistant(ASSISTANT, pick_device())
+        except FileNotFoundError:
+            sys.exit("nothing is fine-tuned yet: `python -m ch07.assistant` does it")
         talk(model, tokenizer, arguments.max_new_tokens)
-    except FileNotFoundError:
-        sys.exit("nothing is fine-tuned yet: `python -m ch07.assistant` does it")
-    except (ValueError, FetchError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

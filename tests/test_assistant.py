@@ -9,6 +9,7 @@ from functools import partial
 import pytest
 import torch
 
+from ch02.messages import STOPPED
 from ch02.tokenizer import get_tokenizer
 from ch05.checkpoint import save_weights
 from ch05.decoding import generate
@@ -159,14 +160,18 @@ def test_a_talk(saved, monkeypatch, capsys):
     assert said == f"{chat.WELCOME}\n{tokenizer.decode(row[len(prompt) :])}\n"
 
 
-@pytest.mark.parametrize("stop", [EOFError, KeyboardInterrupt])
-def test_a_talk_ends_quietly(saved, monkeypatch, capsys, stop):
+@pytest.mark.parametrize(
+    ("stop", "status"), [(EOFError, 0), (KeyboardInterrupt, STOPPED)]
+)
+def test_a_talk_ends_in_a_line_at_most(saved, monkeypatch, capsys, stop, status):
     def interrupted(_):
         raise stop
 
     monkeypatch.setattr("builtins.input", interrupted)
-    assert talk(monkeypatch, "") == 0
-    assert capsys.readouterr().out == f"{chat.WELCOME}\n"
+    assert talk(monkeypatch, "") == status
+    said = capsys.readouterr()
+    assert said.out == f"{chat.WELCOME}\n"
+    assert said.err.endswith("stopped\n" if status else "")
 
 
 def scripted(monkeypatch, token_ids):

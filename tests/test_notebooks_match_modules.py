@@ -22,6 +22,8 @@ SUPPORT = {
     "fetch.py",
     "files.py",
     "json_files.py",
+    "interrupts.py",
+    "keeping.py",
     "messages.py",
     "transfer.py",
     "pretrained.py",

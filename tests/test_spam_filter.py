@@ -251,12 +251,14 @@ def test_an_empty_message_is_an_error_in_words(saved, monkeypatch):
 
 def test_a_file_that_is_not_utf_8_is_an_error_in_words(saved, monkeypatch, tmp_path):
     (tmp_path / "latin.txt").write_bytes("£5".encode("latin-1"))
-    assert "utf-8" in ask(monkeypatch, "--file", str(tmp_path / "latin.txt"))
+    assert "latin.txt, line 1: the byte 0xa3 is not UTF-8" in ask(
+        monkeypatch, "--file", str(tmp_path / "latin.txt")
+    )
 
 
 def test_a_file_of_messages_that_is_not_there_is_named(saved, monkeypatch, capsys):
-    assert ask(monkeypatch, "--file", "nowhere.txt") == 2
-    assert "nowhere.txt" in capsys.readouterr().err
+    said = ask(monkeypatch, "--file", "nowhere.txt")
+    assert said == "error: nowhere.txt cannot be read: No such file or directory"
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
