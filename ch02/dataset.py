@@ -56,7 +56,7 @@ class GPTDatasetV1(Dataset):
                 f"max_length {max_length} and stride {stride} must be at least 1"
             )
         token_ids = tokenizer.encode(txt, allowed_special={"<|endoftext|>"})
-        # numpy reads a long list some five times as fast as torch.tensor
+        # numpy reads a long list many times as fast as torch.tensor
         token_ids = torch.from_numpy(np.array(token_ids, dtype=np.int64))
         if len(token_ids) <= max_length:
             raise ValueError(
