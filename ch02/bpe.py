@@ -9,6 +9,9 @@ from collections import Counter, defaultdict
 
 import regex
 
+from ch02.checks import check_whole
+from ch02.vocabulary import check_names
+
 # GPT-2's pre-tokenizer: contractions, then runs of letters, of digits and of other
 # signs, each with one space before it, then the white space that is left over.
 # Merges never cross these borders. `++` gives nothing back: no slow backtracking.
@@ -85,12 +88,14 @@ def pop_most_frequent(heap, pair_counts):
 
 def train_vocab(text, vocab_size, special_tokens):
     """Learn ({token bytes: id}, {special token: id}), vocab_size entries in all."""
+    check_names(special_tokens)
     num_merges = vocab_size - 256 - len(special_tokens)
     if num_merges < 0:
         raise ValueError(
             f"vocab_size {vocab_size} is too small: 256 single bytes and "
             f"{len(special_tokens)} special tokens need {vocab_size - num_merges}"
         )
+    check_whole(vocab_size=vocab_size)
     words = Counter()
     for part in split_special(text, special_tokens):
         if part not in special_tokens:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ch02.checks import is_whole
 from ch02.fetch import downloads_folder, fetch
 from ch02.files import read_text, size_of
 from ch02.messages import one_line
@@ -51,9 +52,10 @@ class GPTDatasetV1(Dataset):
     """
 
     def __init__(self, txt, tokenizer, max_length, stride):
-        if max_length < 1 or stride < 1:
+        if not is_whole(max_length) or not is_whole(stride):
             raise ValueError(
-                f"max_length {max_length} and stride {stride} must be at least 1"
+                f"max_length {max_length} and stride {stride} must be at least 1, and "
+                "whole numbers"
             )
         token_ids = tokenizer.encode(txt, allowed_special={"<|endoftext|>"})
         # numpy reads a long list many times as fast as torch.tensor

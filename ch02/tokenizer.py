@@ -7,6 +7,8 @@ import tiktoken
 
 from ch02.bpe import SPLIT_PATTERN, merge_bytes, split_special, train_vocab
 from ch02.vocabulary import (
+    allowed_names,
+    bytes_of_tokens,
     end_of_text_id,
     for_tiktoken,
     gpt2_files,
@@ -71,8 +73,7 @@ class BPETokenizer:
 
     def __init__(self, vocab, special_tokens):
         self.vocab, self.special_tokens = vocab, special_tokens
-        self.token_bytes = {token_id: token for token, token_id in vocab.items()}
-        self.token_bytes |= {i: name.encode() for name, i in special_tokens.items()}
+        self.token_bytes = bytes_of_tokens(vocab, special_tokens)
         self.n_vocab = len(self.token_bytes)
         self.cache = {}  # words come back again and again
 
@@ -86,8 +87,8 @@ class BPETokenizer:
         return [token_id for word in words for token_id in self.cache[word]]
 
     def encode(self, text, allowed_special=()):
-        """Text to ids, with the special tokens that are allowed by name."""
-        names = self.special_tokens.keys() & set(allowed_special)
+        """Text to ids, with the special tokens allowed by name, or "all" of them."""
+        names = allowed_names(allowed_special, self.special_tokens)
         special = {name: [self.special_tokens[name]] for name in names}
         ids = []
         for part in split_special(pair_surrogates(text), names):

@@ -38,6 +38,42 @@ def end_of_text_id(tokenizer):
     return tokenizer.special_tokens["<|endoftext|>"]
 
 
+def check_names(special_tokens):
+    """Raise ValueError unless these are different names; a text alone is none."""
+    names = {name for name in special_tokens if isinstance(name, str) and name}
+    if isinstance(special_tokens, str) or len(names) < len(special_tokens):
+        raise ValueError(
+            f"special_tokens is {special_tokens!r}: expected a list of different names"
+        )
+
+
+def allowed_names(allowed_special, special_tokens):
+    """Which special tokens `encode` may use, by name; "all" means all of them.
+
+    Names that are none of them are passed over. Raises ValueError for another text: its
+    letters would be taken for names.
+    """
+    if allowed_special == "all":
+        return special_tokens.keys()
+    if isinstance(allowed_special, str):
+        raise ValueError(
+            f"allowed_special is {allowed_special!r}: expected a set of names, or 'all'"
+        )
+    return special_tokens.keys() & set(allowed_special)
+
+
+def bytes_of_tokens(vocab, special_tokens):
+    """Map each id to its token as bytes; ValueError if two tokens have the same id."""
+    check_names(special_tokens)
+    if not isinstance(special_tokens, dict):
+        raise ValueError("special_tokens must be a dict, {name: id}")
+    token_bytes = {token_id: token for token, token_id in vocab.items()}
+    token_bytes |= {i: name.encode() for name, i in special_tokens.items()}
+    if len(token_bytes) < len(vocab) + len(special_tokens):
+        raise ValueError("two tokens have the same id")
+    return token_bytes
+
+
 def pair_surrogates(text):
     """Join UTF-16 surrogates into characters; a lone one becomes U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

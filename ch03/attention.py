@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ch02.checks import check_whole
+
 
 def softmax_naive(x):
     """exp(x) divided by its sum over the last axis; overflows where x is large."""
@@ -59,6 +61,7 @@ class CausalAttention(nn.Module):
 
     def __init__(self, d_in, d_out, context_length, dropout, qkv_bias=False):
         super().__init__()
+        check_whole(context_length=context_length)
         self.d_out = d_out
         self.W_query = nn.Linear(d_in, d_out, bias=qkv_bias)
         self.W_key = nn.Linear(d_in, d_out, bias=qkv_bias)
@@ -86,6 +89,7 @@ class MultiHeadAttentionWrapper(nn.Module):
 
     def __init__(self, d_in, d_out, context_length, dropout, num_heads, qkv_bias=False):
         super().__init__()
+        check_whole(num_heads=num_heads)
         self.heads = nn.ModuleList(
             CausalAttention(d_in, d_out, context_length, dropout, qkv_bias)
             for _ in range(num_heads)
@@ -104,6 +108,7 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, d_in, d_out, context_length, dropout, num_heads, qkv_bias=False):
         super().__init__()
+        check_whole(d_out=d_out, context_length=context_length, num_heads=num_heads)
         if d_out % num_heads:
             raise ValueError(f"num_heads {num_heads} does not divide d_out {d_out}")
         self.context_length = context_length

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ch02.checks import check_whole
 from ch03.attention import MultiHeadAttention
 
 GPT_CONFIG_124M = {
@@ -219,6 +220,8 @@ def generate_text_simple(model, idx, max_new_tokens, context_size):
     The model sees the last context_size tokens. Call model.eval() first, or dropout
     disturbs the choice.
     """
+    check_whole(0, max_new_tokens=max_new_tokens)
+    check_whole(context_size=context_size)
     if idx.shape[1] == 0:
         raise ValueError("the prompt is empty: give at least one token")
     for _ in range(max_new_tokens):

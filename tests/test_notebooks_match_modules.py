@@ -19,6 +19,7 @@ from tests.notebooks import (
 
 # plumbing that a reader uses but need not study
 SUPPORT = {
+    "checks.py",
     "fetch.py",
     "files.py",
     "json_files.py",

@@ -1,0 +1,37 @@
+"""Is an argument what it should be? (a support module: used, not taught)
+
+True and False are no numbers here, though Python takes them for 1 and 0.
+"""
+
+import math
+from numbers import Integral, Real
+
+
+def is_number(value, lowest=-math.inf, highest=math.inf):
+    """True for a finite number from lowest to highest."""
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    return is_real and math.isfinite(value) and lowest <= value <= highest
+
+
+def is_whole(value, lowest=1):
+    """True for a whole number, as an int, of at least lowest."""
+    return isinstance(value, Integral) and is_number(value, lowest)
+
+
+def check_whole(lowest=1, **values):
+    """Raise ValueError naming a value that is not a whole number from lowest on."""
+    for name, value in values.items():
+        if not is_whole(value, lowest):
+            raise ValueError(
+                f"{name} is {value!r}; it must be a whole number of at least {lowest}"
+            )
+
+
+def check_number(lowest, highest=math.inf, **values):
+    """Raise ValueError naming a value that is not a number from lowest to highest."""
+    expected = f"a number from {lowest} to {highest}"
+    if highest == math.inf:
+        expected = f"a number of at least {lowest}"
+    for name, value in values.items():
+        if not is_number(value, lowest, highest):
+            raise ValueError(f"{name} is {value!r}; it must be {expected}")
