@@ -27,6 +27,19 @@ def check_whole(lowest=1, **values):
             )
 
 
+def check_rows(prompts):
+    """Raise ValueError unless each prompt is a list of token ids."""
+    try:
+        are_ids = all(int(value) == value for row in prompts for value in row)
+    except (TypeError, ValueError, OverflowError):  # a text, or one list for all
+        are_ids = False
+    if not are_ids:
+        raise ValueError(
+            "the prompts are not token ids: give a list of ids for each prompt, or a "
+            "tensor (b, num_tokens)"
+        )
+
+
 def check_number(lowest, highest=math.inf, **values):
     """Raise ValueError naming a value that is not a number from lowest to highest."""
     expected = f"a number from {lowest} to {highest}"

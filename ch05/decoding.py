@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from ch02.checks import check_number, check_rows, check_whole, is_number, is_whole
 from ch05.fast_decoding import is_cacheable
 from ch05.kv_cache import CachedLogits, pad_right
 from ch05.training import context_size_of, evaluating
@@ -18,8 +19,9 @@ TOY_VOCAB += ["moves", "pizza", "toward", "you"]
 
 def softmax_with_temperature(logits, temperature):
     """Probabilities; a temperature below 1 sharpens them, one above 1 flattens them."""
-    if not temperature > 0:
+    if not is_number(temperature) or temperature <= 0:
         raise ValueError(f"temperature must be above 0 here, not {temperature}")
+    temperature = max(temperature, 2**-126)  # a smaller one would be 0 in float32
     highest = logits.max(dim=-1, keepdim=True).values  # or small temperatures overflow
     return torch.softmax((logits - highest) / temperature, dim=-1)
 
@@ -33,9 +35,16 @@ def print_sampled_tokens(probas, vocab=TOY_VOCAB):
 
 
 def keep_top_k(probas, top_k):
-    """Keep the top_k likeliest tokens (Fan et al. 2018, 5.3); the rest get 0."""
+    """Keep the top_k likeliest tokens (Fan et al. 2018, 5.3); the rest get 0.
+
+    Of equally likely ones the first are kept, so that there are never more than top_k.
+    """
+    check_whole(top_k=top_k)
     lowest = probas.topk(min(top_k, probas.shape[-1])).values[..., -1:]
-    kept = probas.masked_fill(probas < lowest, 0)
+    is_kept, is_equal = probas > lowest, probas == lowest
+    num_left = top_k - is_kept.sum(dim=-1, keepdim=True)
+    is_kept |= is_equal & (is_equal.cumsum(dim=-1) <= num_left)
+    kept = probas.masked_fill(~is_kept, 0)
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
@@ -44,7 +53,8 @@ def keep_top_p(probas, top_p):
 
     The rest get 0. The likeliest token always stays.
     """
-    highest_first, order = probas.sort(dim=-1, descending=True)
+    check_number(1e-9, 1, top_p=top_p)
+    highest_first, order = probas.sort(dim=-1, descending=True, stable=True)
     likelier = highest_first.cumsum(dim=-1) - highest_first  # all before a token
     is_out = torch.zeros_like(probas, dtype=torch.bool)
     is_out.scatter_(-1, order, likelier >= top_p)  # back in the vocabulary's order
@@ -56,6 +66,7 @@ def penalize_repetition(logits, rows, penalty):
     """Make the ids that stand in each row less likely (Keskar et al. 2019, 4.1)."""
     if penalty == 1:
         return logits
+    check_number(0.01, 100, repetition_penalty=penalty)
     logits = logits.clone()
     for row_logits, row in zip(logits, rows):
         seen = torch.tensor(sorted(set(row)), device=logits.device)
@@ -73,7 +84,7 @@ def choose_next(logits, temperature=0.0, top_k=None, top_p=1.0, generator=None):
     probas = softmax_with_temperature(logits, temperature)
     if top_k is not None:
         probas = keep_top_k(probas, top_k)
-    if top_p < 1:
+    if top_p != 1:
         probas = keep_top_p(probas, top_p)
     return torch.multinomial(probas, num_samples=1, generator=generator).squeeze(-1)
 
@@ -91,6 +102,7 @@ def prompt_rows(idx):
     """Prompts as lists of ids, from a tensor (b, num_tokens) or from a list of them."""
     if torch.is_tensor(idx):
         idx = idx.tolist()
+    check_rows(idx)
     return [[int(token_id) for token_id in row] for row in idx]
 
 
@@ -110,23 +122,24 @@ def check_prompts(model, rows, context_size):
             f"the prompts' ids go from {lowest} to {highest}, and the model knows 0 to "
             f"{vocab_size - 1}. Is the tokenizer the model's own?"
         )
-    if not 1 <= context_size <= most:
+    if not is_whole(context_size) or context_size > most:
         raise ValueError(
             f"context_size is {context_size}; this model takes 1 to {most} tokens"
         )
 
 
-def check_settings(max_new_tokens, temperature, top_k, top_p, repetition_penalty):
+def check_settings(
+    max_new_tokens, temperature, top_k, top_p, repetition_penalty=1.0, eos_id=None
+):
     """Raise ValueError naming the setting that cannot be meant."""
-    for name, value, is_right, expected in (
-        ("max_new_tokens", max_new_tokens, max_new_tokens >= 0, "0 or more"),
-        ("temperature", temperature, temperature >= 0, "0 or more"),
-        ("top_k", top_k, top_k is None or top_k >= 1, "None, or 1 or more"),
-        ("top_p", top_p, 0 < top_p <= 1, "above 0 and at most 1"),
-        ("repetition_penalty", repetition_penalty, repetition_penalty > 0, "above 0"),
-    ):
-        if not is_right:
-            raise ValueError(f"{name} is {value}; it must be {expected}")
+    check_whole(0, max_new_tokens=max_new_tokens)
+    check_number(0, temperature=temperature)
+    check_number(1e-9, 1, top_p=top_p)
+    check_number(0.01, 100, repetition_penalty=repetition_penalty)
+    if top_k is not None:
+        check_whole(top_k=top_k)
+    if eos_id is not None:
+        check_whole(0, eos_id=eos_id)
 
 
 def generate_stream(
@@ -150,7 +163,8 @@ def generate_stream(
     """
     rows = prompt_rows(idx)
     check_prompts(model, rows, context_size)
-    check_settings(max_new_tokens, temperature, top_k, top_p, repetition_penalty)
+    sampling = temperature, top_k, top_p
+    check_settings(max_new_tokens, *sampling, repetition_penalty, eos_id)
     next_logits = partial(uncached_logits, model, context_size=context_size)
     if use_cache and is_cacheable(model):
         longest = max(map(len, rows)) + max_new_tokens
@@ -161,7 +175,7 @@ def generate_stream(
         has_ended = [False] * len(rows)
         for _ in range(max_new_tokens):
             logits = penalize_repetition(next_logits(rows), rows, repetition_penalty)
-            new_ids = choose_next(logits, temperature, top_k, top_p, generator).tolist()
+            new_ids = choose_next(logits, *sampling, generator).tolist()
             has_ended = [ended or i == eos_id for ended, i in zip(has_ended, new_ids)]
             if all(has_ended):
                 return
@@ -192,14 +206,14 @@ def generate(
     """Append up to max_new_tokens ids to each prompt, but nothing from its eos_id on.
 
     idx is (b, num_tokens), or a list of prompts of unequal length; so is what returns,
-    with eos_id behind the rows of a tensor that end early. The model sees the last
-    context_size ids. At temperature 0 the likeliest id is taken, above it one is drawn
-    among the top_k. `settings`: top_p, the probability that the candidates reach
-    together; repetition_penalty, which divides the logits of ids that were there; the
-    torch.Generator to draw with; use_cache=False to compute all anew at each step, as
-    it is for a module of your own: any that turns ids into logits will do. Raises
-    ValueError for prompts and settings that cannot be meant, FloatingPointError
-    when the model's logits are not finite.
+    with eos_id, which is a single id, behind the rows of a tensor that end early. The
+    model sees the last context_size ids. At temperature 0 the likeliest id is taken,
+    above it one is drawn among the top_k. `settings`: top_p, the probability that the
+    candidates reach together; repetition_penalty, which divides the logits of ids that
+    were there; the torch.Generator to draw with; use_cache=False to compute all anew at
+    each step, as it is for a module of your own: any that turns ids into logits will
+    do. Raises ValueError for prompts and settings that cannot be meant,
+    FloatingPointError when the model's logits are not finite.
     """
     rows = prompt_rows(idx)
     sampling = {"temperature": temperature, "top_k": top_k, "eos_id": eos_id}

@@ -6,6 +6,7 @@ Shapes: b = batch; num_new = tokens that the cache has not seen; num_tokens = al
 import torch
 import torch.nn.functional as F
 
+from ch02.checks import check_whole
 from ch05.fast_decoding import fast_linears, full_precision
 
 
@@ -23,6 +24,7 @@ class KVCache:
     """Room for the keys and values of every block, allocated once."""
 
     def __init__(self, model, batch_size, capacity):
+        check_whole(batch_size=batch_size, capacity=capacity)
         att = model.trf_blocks[0].att
         n_kv_heads = att.W_key.out_features // att.head_dim
         self.capacity = capacity  # in tokens
@@ -33,7 +35,12 @@ class KVCache:
 
     def append(self, layer, keys, values):
         """Store a block's (b, n_kv_heads, num_new, head_dim); return all so far."""
-        end = self.num_tokens + keys.shape[2]
+        end, batch_size = self.num_tokens + keys.shape[2], self.store.shape[2]
+        if end > self.capacity or len(keys) != batch_size:
+            raise ValueError(
+                f"{len(keys)} rows of {end} tokens do not fit into a cache for "
+                f"{batch_size} rows of {self.capacity}"
+            )
         self.store[layer, 0, :, :, self.num_tokens : end] = keys
         self.store[layer, 1, :, :, self.num_tokens : end] = values
         return self.store[layer, :, :, :, :end]
@@ -74,9 +81,11 @@ def forward_cached(model, idx, positions, cache, mask=None):
 
     positions, (b, num_new) or (num_new,), says where they stand. mask, (num_new,
     num_tokens) with axes b and n_heads before them if wanted, is True where a new token
-    may look. Without one it looks at all up to itself; several new tokens can do so
-    only in an empty cache.
+    may look. Without one it looks at all up to itself.
     """
+    if mask is None and cache.num_tokens > 0 and idx.shape[1] > 1:
+        places = torch.arange(cache.num_tokens + idx.shape[1], device=idx.device)
+        mask = places <= places[cache.num_tokens :, None]  # (num_new, num_tokens)
     x = model.tok_emb(idx)
     if hasattr(model, "pos_emb"):  # GPT's positions enter here
         x = x + model.pos_emb(positions)

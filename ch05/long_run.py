@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import default_collate
 
+from ch02.checks import check_whole
 from ch05.device import autocast
 from ch05.ranks import averaging_at_last
 from ch05.training import calc_loss_batch, train_model_simple
@@ -81,6 +82,8 @@ class StepBatches:
     def __init__(
         self, dataset, batch_size, num_steps, seed=123, start=0, rank=0, world_size=1
     ):
+        check_whole(batch_size=batch_size)
+        check_whole(0, num_steps=num_steps, start=start)
         if batch_size % world_size:
             raise ValueError(
                 f"{world_size} processes cannot share batches of {batch_size} equally"
@@ -124,6 +127,9 @@ class ClippedGradients:
     """
 
     def __init__(self, num_parts=1, max_norm=1.0, dtype=torch.float32):
+        check_whole(num_parts=num_parts)
+        if not max_norm > 0:
+            raise ValueError(f"max_norm is {max_norm}; it must be above 0")
         self.num_parts, self.max_norm, self.dtype = num_parts, max_norm, dtype
         self.loss = self.norm = math.nan
 
@@ -179,6 +185,7 @@ def train_model(
     are clipped from the end of the warm-up on, or one step later (orig_book_version).
     Returns what `train_model_simple` returns, and the learning rate of every step.
     """
+    check_whole(0, warmup_steps=warmup_steps)
     peak_lr, track_lrs = optimizer.param_groups[0]["lr"], []
     num_decay = n_epochs * len(train_loader) - warmup_steps
     add_clipped = ClippedGradients()

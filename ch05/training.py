@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from ch02.checks import check_number, check_whole
 from ch02.dataset import create_dataloader_v1
 from ch04.gpt import generate_text_simple
 
@@ -30,6 +31,7 @@ def token_ids_to_text(token_ids, tokenizer):
 
 def create_train_val_loaders(txt, context_length, batch_size=2, train_ratio=0.9):
     """Loaders over the first train_ratio of a text, shuffled, and over the rest."""
+    check_number(0, 1, train_ratio=train_ratio)
     split_idx = int(train_ratio * len(txt))
     sizes = {
         "batch_size": batch_size,
@@ -137,6 +139,14 @@ def add_gradients(input_batch, target_batch, model, device):
     calc_loss_batch(input_batch, target_batch, model, device).backward()
 
 
+def check_training(train_loader, num_epochs, eval_freq=1, eval_iter=None):
+    """Raise ValueError if there is no batch, or for numbers that cannot be meant."""
+    check_whole(0, num_epochs=num_epochs)
+    check_whole(eval_freq=eval_freq, eval_iter=1 if eval_iter is None else eval_iter)
+    if len(train_loader) == 0:
+        raise ValueError("the loader is empty: there is no batch to train on")
+
+
 def training_steps(
     model,
     train_loader,
@@ -151,6 +161,7 @@ def training_steps(
     A progress bar counts the targets, in units of `unit`, per second of these steps.
     add_gradients is called for each batch, as the function of that name is.
     """
+    check_training(train_loader, num_epochs)
     model.train()
     num_seen, seconds = 0, 0.0
     num_steps = num_epochs * len(train_loader)
@@ -188,6 +199,7 @@ def train_model_simple(
     three lists of one length: train losses, validation losses, tokens seen. Raises
     FloatingPointError as soon as an evaluation finds a loss that is not finite.
     """
+    check_training(train_loader, num_epochs, eval_freq, eval_iter)
     train_losses, val_losses, track_tokens_seen = [], [], []
     loaders = train_loader, val_loader
     steps = training_steps(

@@ -10,6 +10,8 @@ import re
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ch02.bpe import train_vocab
 from ch02.checks import check_number, check_whole, is_number, is_whole
@@ -21,6 +23,16 @@ from ch03.attention import (
     MultiHeadAttentionWrapper,
 )
 from ch04.gpt import generate_text_simple
+from ch05.decoding import (
+    choose_next,
+    generate,
+    generate_stream,
+    keep_top_k,
+    keep_top_p,
+    penalize_repetition,
+    softmax_with_temperature,
+)
+from ch05.kv_cache import KVCache, forward_cached
 
 TEXT = "The tide comes in, and the tide goes out again. " * 30
 BYTES = BPETokenizer.train("", 257)
@@ -198,3 +210,148 @@ def test_tokens_to_come_are_counted(tiny_model, number):
         number,
     )
     assert torch.equal(generate_text_simple(tiny_model, idx, 0, 12), idx)
+
+
+def test_equal_logits_do_not_widen_top_k():
+    """The first of equal ones are kept: with top_k=1, the one that argmax takes."""
+    probas = torch.tensor([[0.1, 0.3, 0.1, 0.3, 0.1, 0.1], [1 / 6] * 6])
+    kept = [[1], [1, 3], [0, 1, 3], [0, 1, 2, 3]]
+    for top_k, first in enumerate(kept, 1):
+        found = keep_top_k(probas, top_k)
+        assert found[0].nonzero().flatten().tolist() == first
+        assert found[1].nonzero().flatten().tolist() == [*range(top_k)]
+        torch.testing.assert_close(found.sum(dim=-1), torch.ones(2))
+
+
+@given(st.lists(st.integers(-2, 2), min_size=1, max_size=40), st.integers(1, 50))
+def test_top_k_keeps_k(logits, top_k):
+    logits = torch.tensor(logits, dtype=torch.float32)
+    kept = keep_top_k(logits.softmax(dim=-1), top_k) > 0
+    assert kept.sum() == min(top_k, len(logits))
+    if not kept.all():
+        assert logits[kept].min() >= logits[~kept].max()
+    assert keep_top_k(logits.softmax(dim=-1), 1).argmax() == logits.argmax()
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-320, 1e-45, 1e-38, 1e-5])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_smallest_temperatures_are_greedy(temperature, dtype):
+    logits = torch.tensor([[1.0, 3.0, 2.0], [-5.0, -60.0, -5.5]], dtype=dtype)
+    assert choose_next(logits, temperature).tolist() == [1, 0]
+    expected = torch.eye(3, dtype=dtype)[[1, 0]]
+    torch.testing.assert_close(softmax_with_temperature(logits, temperature), expected)
+
+
+NOT_COUNTED = [-1, 1.5, True, math.nan, "3"]  # 0 and None may be meant
+IDS = [[1, 2, 3], [4, 5]]
+WRONG_SETTINGS = {
+    "max_new_tokens": [*NOT_COUNTED, None],
+    "context_size": [*NOT_COUNTED, 0, None, 13],
+    "temperature": [-0.1, math.nan, math.inf, True, "1", None],
+    "top_k": [*NOT_COUNTED, 0, math.inf],
+    "top_p": [0, -0.1, 1.1, math.nan, True, "0.5", None],
+    "repetition_penalty": [0, -1, math.nan, math.inf, 1e-320, 1e300, True, None],
+    "eos_id": [[1], {1, 2}, (1,), "1", "<|endoftext|>", 1.0, True, -1]
+    + [torch.tensor([1]), torch.tensor(1)],
+}
+
+
+@pytest.mark.parametrize("function", [generate, generate_stream])
+@pytest.mark.parametrize(
+    ("name", "value"), [(k, v) for k, values in WRONG_SETTINGS.items() for v in values]
+)
+def test_settings_of_decoding(tiny_model, function, name, value):
+    settings = {"max_new_tokens": 2, "context_size": 12}
+    assert refuses(
+        lambda value: function(tiny_model, IDS, **settings | {name: value}), name, value
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "values"),
+    [
+        (softmax_with_temperature, "temperature", [0, *WRONG_SETTINGS["temperature"]]),
+        (keep_top_k, "top_k", [*WRONG_SETTINGS["top_k"], None]),
+        (keep_top_p, "top_p", WRONG_SETTINGS["top_p"]),
+        (
+            lambda logits, penalty: penalize_repetition(logits, [[0]], penalty),
+            "repetition_penalty",
+            [p for p in WRONG_SETTINGS["repetition_penalty"] if p is not True],
+        ),
+        (
+            lambda logits, top_p: choose_next(logits, 1.0, top_p=top_p),
+            "top_p",
+            [p for p in WRONG_SETTINGS["top_p"] if p is not True],
+        ),
+        (
+            lambda logits, top_k: choose_next(logits, 1.0, top_k),
+            "top_k",
+            WRONG_SETTINGS["top_k"],
+        ),
+    ],
+)
+def test_settings_of_the_parts_of_decoding(call, name, values):
+    probas = torch.tensor([[0.5, 0.25, 0.25]])
+    for value in values:
+        assert refuses(lambda value: call(probas, value), name, value)
+
+
+@pytest.mark.parametrize(
+    "idx",
+    ["text", ["text"], [1, 2], torch.tensor([1, 2]), [[1.5]], [["1"]], 5, [[None]]]
+    + [torch.tensor([[0.5]]), torch.tensor(3), [[math.nan]], [[math.inf]], None],
+)
+def test_prompts_are_lists_of_ids(tiny_model, idx):
+    with pytest.raises(ValueError, match="the prompts are not token ids: give"):
+        generate(tiny_model, idx, 2, 12)
+
+
+@pytest.mark.parametrize(
+    "idx", [IDS, [np.array(row) for row in IDS], [torch.tensor(row) for row in IDS]]
+)
+def test_prompts_of_other_types_are_read(tiny_model, idx):
+    assert generate(tiny_model, idx, 2, 12) == generate(tiny_model, IDS, 2, 12)
+
+
+@pytest.mark.parametrize("num_new", [1, 2, 5, 8])
+@pytest.mark.parametrize("num_before", [0, 1, 4])
+def test_new_tokens_in_a_cache_see_what_came_before_them(
+    tiny_model, num_before, num_new
+):
+    """As many at once as you like: the same as all together in an empty cache."""
+    idx = torch.arange(2 * (num_before + num_new)).view(2, -1)
+    positions = torch.arange(idx.shape[1])
+    tiny_model.eval()
+    whole = forward_cached(tiny_model, idx, positions, KVCache(tiny_model, 2, 12))
+    cache = KVCache(tiny_model, 2, 12)
+    if num_before:
+        start = idx[:, :num_before], positions[:num_before]
+        forward_cached(tiny_model, *start, cache)
+    rest = idx[:, num_before:], positions[num_before:]
+    found = forward_cached(tiny_model, *rest, cache)
+    torch.testing.assert_close(found, whole[:, num_before:])
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 4])
+def test_a_cache_that_is_full_takes_no_more(tiny_model, capacity):
+    cache = KVCache(tiny_model, 1, capacity)
+    ids, places = torch.ones(1, 12, dtype=torch.long), torch.arange(12)
+    forward_cached(tiny_model, ids[:, :capacity], places[:capacity], cache)
+    for num_more in (1, 2):
+        rest = slice(capacity, capacity + num_more)
+        with pytest.raises(ValueError, match=f"do not fit .* 1 rows of {capacity}"):
+            forward_cached(tiny_model, ids[:, rest], places[rest], cache)
+
+
+def test_a_cache_for_other_rows_takes_none(tiny_model):
+    for batch_size, num_rows in ((2, 1), (1, 2), (3, 2)):
+        cache = KVCache(tiny_model, batch_size, 4)
+        ids = torch.ones(num_rows, 2, dtype=torch.long)
+        with pytest.raises(ValueError, match=f"{num_rows} rows of 2 tokens do not fit"):
+            forward_cached(tiny_model, ids, torch.arange(2), cache)
+
+
+@pytest.mark.parametrize("value", NOT_WHOLE)
+def test_a_cache_has_a_size(tiny_model, value):
+    assert refuses(lambda n: KVCache(tiny_model, 1, n), "capacity", value)
+    assert refuses(lambda n: KVCache(tiny_model, n, 4), "batch_size", value)
