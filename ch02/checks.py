@@ -40,6 +40,16 @@ def check_rows(prompts):
         )
 
 
+def check_ends(messages, pad_token_id):
+    """Raise ValueError for a list of token ids that ends as padding does."""
+    for i, token_ids in enumerate(messages):
+        if len(token_ids) == 0 or token_ids[-1] == pad_token_id:
+            raise ValueError(
+                f"message {i} is empty or ends with pad_token_id {pad_token_id}, which "
+                "would be taken for padding: take an id that no message has"
+            )
+
+
 def check_number(lowest, highest=math.inf, **values):
     """Raise ValueError naming a value that is not a number from lowest to highest."""
     expected = f"a number from {lowest} to {highest}"

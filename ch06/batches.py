@@ -4,6 +4,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Sampler
 
+from ch02.checks import is_whole
+
 
 class LengthBuckets(Sampler):
     """Batches of indices whose texts have about the same length, each index once.
@@ -13,7 +15,7 @@ class LengthBuckets(Sampler):
     """
 
     def __init__(self, lengths, batch_size, seed=123):
-        if batch_size < 1 or len(lengths) == 0:
+        if not is_whole(batch_size) or len(lengths) == 0:
             raise ValueError(f"{len(lengths)} texts in batches of {batch_size}")
         self.lengths = torch.as_tensor(lengths)
         self.batch_size = batch_size

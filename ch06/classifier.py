@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from ch02.checks import check_ends, check_whole, is_whole
 from ch05 import training
 from ch05.kv_cache import attend, project
 from ch05.training import evaluating
@@ -63,8 +64,12 @@ class Classifier(nn.Module):
     def __init__(self, model, pad_token_id, num_classes=2, num_trained=1):
         super().__init__()
         num_blocks = len(model.trf_blocks)
-        if not 1 <= num_trained <= num_blocks:
+        if isinstance(model.out_head, nn.Identity):
+            raise ValueError("this model is used up by a Classifier: load it again")
+        if not is_whole(num_trained) or num_trained > num_blocks:
             raise ValueError(f"num_trained {num_trained} is not 1 to {num_blocks}")
+        check_whole(num_classes=num_classes)
+        check_whole(0, pad_token_id=pad_token_id)
         self.pad_token_id = pad_token_id
         self.context_length = model.context_length
         trained = model.trf_blocks[num_blocks - num_trained :]
@@ -80,7 +85,11 @@ class Classifier(nn.Module):
         with evaluating(self.trunk), torch.no_grad():
             features = self.trunk(idx)
         features = features.to(self.head.out_head.weight.dtype)
-        return features * (idx != self.pad_token_id).unsqueeze(-1)
+        # padding is at the end: the same id inside a message is a token like others
+        from_end = (idx == self.pad_token_id).int().flip(1).cumprod(dim=1)
+        if from_end[:, -1].any():
+            raise ValueError("a message is empty, or all of it is padding")
+        return features * (1 - from_end.flip(1)).unsqueeze(-1)
 
     def forward(self, idx):
         return self.head(self.features(idx))
@@ -88,13 +97,15 @@ class Classifier(nn.Module):
 
 def create_token_loader(classifier, dataset, batch_size, seed=123):
     """A loader of (idx, labels) over an unpadded dataset, in length buckets."""
+    pad_token_id = classifier.pad_token_id
+    check_ends([token_ids for token_ids, _ in dataset], pad_token_id)
     lengths = [len(token_ids) for token_ids, _ in dataset]
-    padding_value = classifier.pad_token_id
-    return create_bucket_loader(dataset, lengths, batch_size, padding_value, seed)
+    return create_bucket_loader(dataset, lengths, batch_size, pad_token_id, seed)
 
 
 def create_feature_loader(classifier, dataset, batch_size, device, seed=123):
     """A loader of (features, labels): the trunk runs once for all epochs to come."""
+    check_ends([token_ids for token_ids, _ in dataset], classifier.pad_token_id)
     examples = [None] * len(dataset)
     lengths = [len(token_ids) for token_ids, _ in dataset]
     buckets = torch.tensor(lengths).argsort().split(32)
@@ -151,6 +162,7 @@ def train_classifier_simple(
     and the number of examples seen. Raises FloatingPointError for a loss that is not
     finite.
     """
+    training.check_training(train_loader, num_epochs, eval_freq, eval_iter)
     train_losses, val_losses, train_accs, val_accs, examples_seen = [], [], [], [], 0
     steps = training.training_steps(
         model,
@@ -200,14 +212,19 @@ def spam_probability(
     With max_length, the message is cut or padded to that many tokens, as `SpamDataset`
     does: use it for a model that was trained on padded messages. A `Classifier` brings
     its own pad_token_id. Without max_length, the message is cut to the model's context
-    and not padded. Raises ValueError for an empty text.
+    and not padded. Raises ValueError for an empty text, and for one that ends with the
+    pad_token_id of a `Classifier`.
     """
+    if max_length is not None:
+        check_whole(max_length=max_length)
     longest = max_length or training.context_size_of(model, default=None)
     token_ids = tokenizer.encode_ordinary(text)[:longest]
     if not token_ids:
         raise ValueError("the message is empty: there is nothing to judge")
-    padding = [getattr(model, "pad_token_id", pad_token_id)]
-    token_ids += padding * ((max_length or 0) - len(token_ids))
+    if hasattr(model, "pad_token_id"):
+        pad_token_id = model.pad_token_id
+        check_ends([token_ids], pad_token_id)
+    token_ids += [pad_token_id] * ((max_length or 0) - len(token_ids))
     with evaluating(model):
         logits = model(torch.tensor([token_ids], device=device))[:, -1, :]
     return logits.softmax(dim=-1)[0, 1].item()

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from ch05.device import autocast
 from ch05.kv_cache import forward_cached
 from ch05.long_run import learning_rate_at, set_learning_rate
-from ch05.training import count_targets, evaluate_model, training_steps
+from ch05.training import check_training, count_targets, evaluate_model, training_steps
 
 
 @contextmanager
@@ -89,6 +89,8 @@ def finetune(
     is lowered and reported; num_parts: into how many a batch is cut. Returns three
     lists of one length: train losses, validation losses, steps taken.
     """
+    for loader in (train_loader, val_loader):
+        check_training(loader, num_epochs, eval_freq)
     num_steps = num_epochs * len(train_loader)
     peak_lr = optimizer.param_groups[0]["lr"]
     train_losses, val_losses, track_steps = [], [], []

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ch02.checks import check_whole
 from ch02.fetch import fetch
 from ch02.files import read_json, size_of
 from ch06.batches import LengthBuckets
@@ -92,6 +93,8 @@ class InstructionDataset(Dataset):
     """
 
     def __init__(self, data, tokenizer, max_length=None, mask_prompt=False):
+        if max_length is not None:
+            check_whole(max_length=max_length)
         self.data = data
         self.mask_prompt = mask_prompt
         self.encoded_texts, self.prompt_lengths = [], []
@@ -144,8 +147,14 @@ def custom_collate_fn(
 
     batch: lists of token ids, all of which are targets; or pairs of such a list and how
     many of its ids are the prompt, of which none is. Raises ValueError if not one
-    target is left.
+    target is left, and for settings that cannot be meant.
     """
+    check_whole(0, pad_token_id=pad_token_id)
+    check_whole(num_entries=len(batch))
+    if allowed_max_length is not None:
+        check_whole(allowed_max_length=allowed_max_length)
+    if ignore_index >= 0:  # it could be a token's id
+        raise ValueError(f"ignore_index is {ignore_index}; it must be below 0")
     pairs = [item if isinstance(item, tuple) else (item, 0) for item in batch]
     rows, prompt_lengths = zip(*pairs)
     inputs, targets = custom_collate_draft_2(rows, pad_token_id)

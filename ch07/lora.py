@@ -8,6 +8,7 @@ import math
 import torch
 from torch import nn
 
+from ch02.checks import is_number, is_whole
 from ch05.checkpoint import load_parameters, open_saved, save_weights
 
 
@@ -16,8 +17,10 @@ class LoRALayer(nn.Module):
 
     def __init__(self, in_dim, out_dim, rank, alpha):
         super().__init__()
-        if rank < 1:
-            raise ValueError(f"the rank is {rank}; it must be 1 or more")
+        if not is_whole(rank):
+            raise ValueError(f"the rank is {rank}; it must be 1 or more, and whole")
+        if not is_number(alpha) or alpha <= 0:
+            raise ValueError(f"alpha is {alpha}; it must be a number above 0")
         self.A = nn.Parameter(torch.empty(in_dim, rank))
         nn.init.kaiming_uniform_(self.A.T, a=math.sqrt(5))  # as nn.Linear begins
         self.B = nn.Parameter(torch.zeros(rank, out_dim))

@@ -22,7 +22,7 @@ from ch03.attention import (
     MultiHeadAttention,
     MultiHeadAttentionWrapper,
 )
-from ch04.gpt import generate_text_simple
+from ch04.gpt import GPT_CONFIG_124M, GPTModel, generate_text_simple
 from ch05.decoding import (
     choose_next,
     generate,
@@ -33,6 +33,29 @@ from ch05.decoding import (
     softmax_with_temperature,
 )
 from ch05.kv_cache import KVCache, forward_cached
+from ch05.long_run import (
+    ClippedGradients,
+    StepBatches,
+    find_highest_gradient,
+    train_model,
+)
+from ch05.training import (
+    create_train_val_loaders,
+    train_model_simple,
+    training_steps,
+)
+from ch06.batches import LengthBuckets, create_bucket_loader
+from ch06.classifier import (
+    Classifier,
+    classify_review,
+    create_feature_loader,
+    create_token_loader,
+    spam_probability,
+    train_classifier_simple,
+)
+from ch07.finetuning import finetune
+from ch07.instructions import InstructionDataset, custom_collate_fn
+from ch07.lora import LinearWithLoRA, LoRALayer, replace_linear_with_lora
 
 TEXT = "The tide comes in, and the tide goes out again. " * 30
 BYTES = BPETokenizer.train("", 257)
@@ -355,3 +378,205 @@ def test_a_cache_for_other_rows_takes_none(tiny_model):
 def test_a_cache_has_a_size(tiny_model, value):
     assert refuses(lambda n: KVCache(tiny_model, 1, n), "capacity", value)
     assert refuses(lambda n: KVCache(tiny_model, n, 4), "batch_size", value)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.5, math.nan, math.inf, True, "0.9", None])
+def test_a_share_of_a_text_is_one(ratio):
+    def load(ratio):
+        return create_train_val_loaders(TEXT, 4, train_ratio=ratio)
+
+    assert refuses(load, "train_ratio", ratio)
+
+
+class Unused(torch.nn.Linear):
+    """A model that no training may reach."""
+
+    def forward(self, *args):
+        raise AssertionError("training has begun")
+
+
+BATCHES = [(torch.ones(2, 3, dtype=torch.long), torch.ones(2, 3, dtype=torch.long))]
+
+
+def run(loop, train_loader=BATCHES, num_epochs=1, **settings):
+    """Call a training loop with a model that it must not get to."""
+    model = Unused(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    settings = {"eval_freq": 1, "eval_iter": 1} | settings
+    if loop is finetune:
+        del settings["eval_iter"]
+    if loop in (train_model_simple, train_model):
+        settings |= {"start_context": "", "tokenizer": BYTES}
+    if loop is train_model:
+        settings["warmup_steps"] = 1
+    if loop is training_steps:
+        return [*loop(model, train_loader, optimizer, "cpu", num_epochs)]
+    run = model, train_loader, BATCHES, optimizer, "cpu", num_epochs
+    return loop(*run, **settings)
+
+
+LOOPS = [training_steps, train_model_simple, train_model, train_classifier_simple]
+LOOPS += [finetune]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_training_loop_is_told_what_can_be_meant(loop):
+    for value in (-1, 1.5, True, math.nan, None):
+        if loop is not train_model or isinstance(value, int):
+            assert refuses(lambda n: run(loop, num_epochs=n), "num_epochs is", value)
+    with pytest.raises(ValueError, match="the loader is empty: there is no batch"):
+        run(loop, train_loader=[])
+    names = ["eval_freq", "eval_iter"][: 2 if loop is not finetune else 1]
+    for name in names if loop is not training_steps else ():
+        for value in (-1, 0, 1.5, True, math.nan):
+            assert refuses(
+                lambda n, name=name: run(loop, **{name: n}), f"{name} is", value
+            )
+
+
+def test_no_epoch_is_no_training():
+    assert run(train_model_simple, num_epochs=0) == ([], [], [])
+    assert run(train_classifier_simple, num_epochs=0) == ([], [], [], [], 0)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1.5, True])
+def test_batches_and_parts_of_long_runs(value):
+    assert refuses(lambda n: StepBatches(BATCHES, n, 5), "batch_size", value)
+    assert refuses(ClippedGradients, "num_parts", value)
+    if value is not True and value != 1.5:
+        assert refuses(lambda n: ClippedGradients(max_norm=n), "max_norm", value)
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1.5, True, None])
+def test_buckets_have_a_size(value):
+    reason = f"3 texts in batches of {value}"
+    with pytest.raises(ValueError, match=reason):
+        LengthBuckets([1, 2, 3], value)
+    with pytest.raises(ValueError, match=reason):
+        create_bucket_loader([(torch.ones(1), 0)] * 3, [1, 1, 1], value, 0)
+
+
+@pytest.fixture
+def classifier(tiny_model):
+    torch.manual_seed(1)
+    return Classifier(tiny_model, pad_token_id=7).eval()
+
+
+def rows_of(*rows):
+    """A batch of rows, filled up with the id 7."""
+    tensors = [torch.tensor(row) for row in rows]
+    return torch.nn.utils.rnn.pad_sequence(tensors, True, 7)
+
+
+def seeded_classifier(pad_token_id):
+    """The same small classifier each time, but for the id of its padding."""
+    torch.manual_seed(1)
+    sizes = {"vocab_size": 20, "context_length": 12, "emb_dim": 8, "n_heads": 2}
+    model = GPTModel(GPT_CONFIG_124M | sizes | {"n_layers": 2})
+    return Classifier(model, pad_token_id).eval()
+
+
+@given(st.lists(st.lists(st.integers(5, 9), max_size=9), min_size=1, max_size=4))
+def test_the_pad_id_inside_a_message_is_a_token(rows):
+    """Each row's answer is the one it has alone, without padding."""
+    rows = [[*row, 1] for row in rows]
+    classifier, alone = (seeded_classifier(pad_token_id) for pad_token_id in (7, 19))
+    found = classifier(rows_of(*rows))
+    expected = torch.cat([alone(torch.tensor([row])) for row in rows])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+class Ids:
+    """A tokenizer for texts that are ids."""
+
+    def encode_ordinary(self, text):
+        return [int(word) for word in text.split()]
+
+
+def test_a_message_that_ends_as_padding_does_is_refused(classifier):
+    examples = [(torch.tensor([1, 2]), 0), (torch.tensor([1, 7]), 1)]
+    calls = [
+        lambda: create_token_loader(classifier, examples, 2),
+        lambda: create_feature_loader(classifier, examples, 2, "cpu"),
+        lambda: spam_probability("1 7", classifier, Ids(), "cpu"),
+        lambda: spam_probability("1 7 2", classifier, Ids(), "cpu", max_length=2),
+        lambda: classify_review("1 7", classifier, Ids(), "cpu"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="ends with pad_token_id 7, which"):
+            call()
+    for rows in (torch.full((2, 3), 7), rows_of([1], [7])):
+        with pytest.raises(ValueError, match="a message is empty, or all of it"):
+            classifier(rows)
+    assert 0 < spam_probability("7 1 7 2", classifier, Ids(), "cpu") < 1
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1.5, True])
+def test_sizes_of_a_classifier(tiny_model, classifier, value):
+    def classify(n):
+        return spam_probability("1 2", classifier, Ids(), "cpu", max_length=n)
+
+    assert refuses(classify, "max_length", value)
+    fresh = GPTModel(GPT_CONFIG_124M | {"vocab_size": 9, "emb_dim": 12, "n_layers": 2})
+    for name in ("num_trained", "num_classes"):
+        settings = {"pad_token_id": 0} | {name: value}
+        assert refuses(lambda _, s=settings: Classifier(fresh, **s), name, value)
+
+
+def test_a_model_is_made_a_classifier_once(tiny_model):
+    Classifier(tiny_model, 7)
+    with pytest.raises(ValueError, match="used up by a Classifier: load it again"):
+        Classifier(tiny_model, 7)
+
+
+ENTRIES = [{"instruction": "Say a.", "input": "", "output": "a"}]
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1.5, True])
+def test_lengths_of_instructions(value):
+    assert refuses(
+        lambda n: InstructionDataset(ENTRIES, BYTES, max_length=n), "max_length", value
+    )
+    assert refuses(
+        lambda n: custom_collate_fn([[1, 2]], allowed_max_length=n),
+        "allowed_max_length",
+        value,
+    )
+
+
+def test_batches_of_instructions():
+    with pytest.raises(ValueError, match="num_entries is 0"):
+        custom_collate_fn([])
+    for value in (-1, 1.5, True, None):
+        assert refuses(
+            lambda n: custom_collate_fn([[1, 2]], pad_token_id=n), "pad_token_id", value
+        )
+    for value in (0, 1, 50256):
+        assert refuses(
+            lambda n: custom_collate_fn([[1, 2]], ignore_index=n), "ignore_index", value
+        )
+
+
+@given(st.lists(st.lists(st.integers(0, 3), min_size=1), min_size=1, max_size=4))
+def test_pad_ids_inside_an_answer_are_targets(rows):
+    inputs, targets = custom_collate_fn(rows, pad_token_id=3)
+    for row, target in zip(rows, targets.tolist()):
+        assert [i for i in target if i != -100] == [*row[1:], 3]
+
+
+def test_lora_is_told_what_can_be_meant():
+    for value in (-1, 0, 1.5, True, math.nan, "4"):
+        for call in (
+            lambda n: LoRALayer(4, 4, n, 8),
+            lambda n: LinearWithLoRA(torch.nn.Linear(4, 4), n, 8),
+            lambda n: replace_linear_with_lora(
+                torch.nn.Sequential(torch.nn.Linear(4, 4)), n, 8
+            ),
+        ):
+            assert refuses(call, "the rank is", value)
+    for value in (-1, 0, math.nan, math.inf, True, "4", None):
+        assert refuses(lambda n: LoRALayer(4, 4, 2, n), "alpha is", value)
+
+
+def test_a_model_without_gradients_has_no_highest_one():
+    assert find_highest_gradient(torch.nn.Linear(2, 2)) is None
