@@ -8,6 +8,7 @@ before the run itself; dropout is that of `FastDropout`, as in a run.
 `benchmarks.forecasting` compares forecasts with what real steps take.
 """
 
+import logging
 import math
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ch02.checks import check_whole
 from ch05.checkpoint import build_model
 from ch05.device import autocast
 from ch05.fast_dropout import FastDropout
@@ -43,6 +45,10 @@ class Workload:
     prepare: Callable | None = None  # what is done to the model first, such as LoRA
     num_targets: int | None = None  # that count in a batch's loss; None: all
     calc_loss: Callable = calc_loss_batch
+
+    def __post_init__(self):
+        check_whole(batch_size=self.batch_size, num_tokens=self.num_tokens)
+        check_whole(num_parts=self.num_parts)
 
     @property
     def part_size(self):
@@ -154,7 +160,9 @@ def storage_of(tensor):
 
 @contextmanager
 def counting(work):
-    """Let what is too large for PyTorch to count become ValueError."""
+    """Let what is too large for PyTorch to count become ValueError, and no more."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it would tell more
+    was_disabled, log.disabled = log.disabled, True
     try:
         yield
     except (RuntimeError, OverflowError) as error:
@@ -163,6 +171,8 @@ def counting(work):
             f"a step on {work.part_size:,} texts of {work.num_tokens:,} tokens is too "
             f"large to be counted ({reason}): take a smaller model or less text"
         ) from None
+    finally:
+        log.disabled = was_disabled
 
 
 def activation_bytes(work):

@@ -39,6 +39,7 @@ from ch05.long_run import (
     find_highest_gradient,
     train_model,
 )
+from ch05.preflight import Workload, forecast_training
 from ch05.training import (
     create_train_val_loaders,
     train_model_simple,
@@ -56,6 +57,7 @@ from ch06.classifier import (
 from ch07.finetuning import finetune
 from ch07.instructions import InstructionDataset, custom_collate_fn
 from ch07.lora import LinearWithLoRA, LoRALayer, replace_linear_with_lora
+from ch07.plans import preflight
 
 TEXT = "The tide comes in, and the tide goes out again. " * 30
 BYTES = BPETokenizer.train("", 257)
@@ -580,3 +582,24 @@ def test_lora_is_told_what_can_be_meant():
 
 def test_a_model_without_gradients_has_no_highest_one():
     assert find_highest_gradient(torch.nn.Linear(2, 2)) is None
+
+
+@pytest.mark.parametrize("value", [-1, 0, 1.5, True])
+@pytest.mark.parametrize("name", ["batch_size", "num_tokens", "num_parts"])
+def test_sizes_of_a_forecast(name, value):
+    sizes = {"batch_size": 2, "num_tokens": 8, "dtype": torch.float32} | {name: value}
+    assert refuses(lambda _: Workload(GPT_CONFIG_124M, **sizes), name, value)
+    if name != "num_parts":
+        sizes = {"num_targets": 4} | sizes
+        assert refuses(lambda _: preflight(GPT_CONFIG_124M, **sizes), name, value)
+
+
+@pytest.mark.parametrize(("key", "size"), [("emb_dim", 12 * 10**9), ("batch", 10**12)])
+def test_sizes_beyond_all_counting_are_one_sentence(key, size, capfd):
+    cfg = GPT_CONFIG_124M | ({key: size} if key in GPT_CONFIG_124M else {})
+    batch_size = size if key == "batch" else 2
+    with pytest.raises(ValueError, match="too large to be counted"):
+        forecast_training(Workload(cfg, batch_size, 1024, torch.float32))
+    with pytest.raises(ValueError, match="too large to be counted"):
+        preflight(cfg, batch_size, 1024, num_targets=4)
+    assert capfd.readouterr().err == ""
