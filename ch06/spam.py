@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.preprocessing import MultiLabelBinarizer
 from torch.utils.data import Dataset
 
 from ch02.fetch import FetchError, downloads_folder, fetch, unzip_member
@@ -27,6 +27,7 @@ ZIP_SIZE = 203_415  # bytes
 MEMBER = "SMSSpamCollection"  # the one file of the zip that is wanted
 MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 MEMBER_SIZE = 477_907  # bytes
+NUM_CELLS = 2_000_000  # pairs of texts that are compared at a time, for memory's sake
 LABELS = {"ham": 0, "spam": 1}
 SAMPLE = Path(__file__).with_name("sample.tsv")
 
@@ -120,16 +121,28 @@ def near_duplicate_groups(texts, threshold=0.8):
     """A number for each text, the same for those that are nearly the same.
 
     Nearly the same: of the words of both together, at least `threshold` are in both
-    (Jaccard's index); and so on from neighbour to neighbour.
+    (Jaccard's index); and so on from neighbour to neighbour. A text without words is
+    like no other.
     """
-    vectorizer = CountVectorizer(analyzer=words_of, dtype=np.int32)
-    words = vectorizer.fit_transform(texts)  # (num_texts, num_words), 1 if it is there
-    both = (words @ words.T).tocoo()  # words in common, for pairs that have some
-    num_words = words.getnnz(axis=1)
-    either = num_words[both.row] + num_words[both.col] - both.data
-    near = both.data >= threshold * either
-    links = coo_array((near[near], (both.row[near], both.col[near])), both.shape)
-    return connected_components(links, directed=False)[1]
+    sets = [frozenset(words_of(text)) for text in texts]
+    different = sorted({*sets} - {frozenset()}, key=len)  # the shortest first
+    if not different:
+        return np.arange(len(sets))
+    words = MultiLabelBinarizer(sparse_output=True).fit_transform(different)
+    size = words.getnnz(axis=1)  # words: (num_sets, num_words), 1 if it is there
+    groups = np.arange(len(size))  # each set begins as a group of its own
+    step = NUM_CELLS // len(size) + 1  # rows of a block
+    for start in range(0, len(size), step):
+        block = slice(start, start + step)
+        first = np.searchsorted(size / size[start], threshold)  # before: too short
+        both = (words[first : block.stop] @ words[block].T).tocoo()  # words in common
+        row, column = both.row + first, both.col + start
+        near = both.data / (size[row] + size[column] - both.data) >= threshold
+        ends = groups[row[near]], groups[column[near]]
+        links = coo_array((near[near], ends), (len(size), len(size)))
+        groups = connected_components(links, directed=False)[1][groups]
+    number = dict(zip(different, groups))
+    return pd.factorize(np.array([number.get(s, -i) for i, s in enumerate(sets, 1)]))[0]
 
 
 def group_split(df, seed=123, shares=(7, 1, 2)):

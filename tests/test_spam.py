@@ -4,16 +4,19 @@ import hashlib
 import io
 import os
 import re
+import tracemalloc
 import zipfile
+from fractions import Fraction
 from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import assume, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.grouping import many_texts
 from ch02.fetch import FetchError, downloads_folder
 from ch02.tokenizer import get_tokenizer
 from ch06 import spam
@@ -433,8 +436,10 @@ def brute_force_groups(texts, threshold=0.8):
     def root(i):
         return i if parent[i] == i else root(parent[i])
 
+    least = Fraction(str(threshold))
     for i, j in combinations(range(len(texts)), 2):
-        if jaccard(words[i], words[j]) >= threshold - 1e-9:
+        either = len(words[i] | words[j])
+        if either and Fraction(len(words[i] & words[j]), either) >= least:
             parent[root(i)] = root(j)
     return as_sets([root(i) for i in range(len(texts))])
 
@@ -462,16 +467,44 @@ def test_groups_of_the_sample_equal_those_by_brute_force(sample, threshold):
 
 
 WORDS = st.lists(st.sampled_from([*"abcdef1!", "22"]), max_size=12)
+THRESHOLDS = st.integers(10, 100).map(lambda percent: percent / 100)
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.lists(WORDS.map(" ".join), max_size=12), st.sampled_from([0.3, 0.5, 0.8, 1]))
+@settings(deadline=None, max_examples=100)
+@given(st.lists(WORDS.map(" ".join), max_size=12), THRESHOLDS)
 @example(["a b c d", "a b c d e", "a b c d e f", "b c d e f"], 0.8)
 @example(["", "a", "", " ", "!"], 0.8)
+@example(["", " "], 0.8)
+@example([], 0.8)
+@example([" ".join("abcdefghijklmno"), " ".join("fghijklmnopqrst")], 0.5)
+@example([" ".join("abcdefghijklmno"), " ".join("efghijklmnopqrst")], 0.55)
 def test_groups_equal_those_by_brute_force(texts, threshold):
-    assume(any(map(words_of, texts)))
+    """Also where just the threshold's share of words is in both, as 11 of 20 are."""
     found = near_duplicate_groups(texts, threshold)
     assert as_sets(found) == brute_force_groups(texts, threshold)
+    assert found.tolist() == pd.factorize(found)[0].tolist()  # numbered as they come
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10_000), st.sampled_from([0.2, 0.4, 0.6, 0.8]))
+def test_texts_of_many_blocks_are_grouped_alike(seed, threshold):
+    texts = many_texts(60, num_words=40, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spam, "NUM_CELLS", 100)
+        found = near_duplicate_groups(texts, threshold)
+    assert as_sets(found) == brute_force_groups(texts, threshold)
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.6])
+def test_memory_does_not_grow_with_the_number_of_pairs(threshold):
+    """There are 18 million, most of which have a word in common."""
+    texts = many_texts(6000)
+    tracemalloc.start()
+    try:
+        near_duplicate_groups(texts, threshold)
+        assert tracemalloc.get_traced_memory()[1] < 250e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_neighbours_of_neighbours_are_one_group():
