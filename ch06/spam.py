@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ch02.fetch import FetchError, downloads_folder, fetch, unzip_member
 from ch02.files import check_sha256
+from ch02.words import cut_words
 
 URLS = (
     "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
@@ -114,7 +115,7 @@ def random_split(df, train_frac, validation_frac):
 
 def words_of(text):
     """The different words of a message, all digits alike: "Call 12!" -> call 00 !"""
-    return set(re.findall(r"\w+|[^\w\s]", re.sub(r"\d", "0", text.lower())))
+    return {re.sub(r"\d", "0", word) for word in cut_words(text)}
 
 
 def near_duplicate_groups(texts, threshold=0.8):

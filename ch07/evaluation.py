@@ -4,6 +4,7 @@ An entry is a dict of instruction, input, output and category; its output is the
 reference that an answer is compared with.
 """
 
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,12 @@ import torch.nn.functional as F
 from rouge_score.rouge_scorer import RougeScorer
 from tqdm.auto import tqdm
 
+from ch02.words import cut_words, fold_text, separate
 from ch05.decoding import generate
 from ch05.training import evaluating
 from ch07.instructions import InstructionDataset, custom_collate_fn, format_prompt
+
+QUOTES, STOPS = "\"'“”‘’„«»「」", ".!?。।؟۔"  # of several scripts
 
 
 class Answer(NamedTuple):
@@ -53,22 +57,28 @@ def copy_input(entry):
 
 def normalize(text):
     """Lower case, single spaces, no quotes around or full stop behind: "Yes." -> yes"""
-    text = " ".join(text.lower().split()).strip("\"' ")
-    return text.rstrip("\"'.!? ") or text  # the answer may be a mark and nothing else
+    text = " ".join(fold_text(text).split()).strip(QUOTES + " ")
+    return text.rstrip(QUOTES + STOPS + " ") or text  # it may be a mark and no more
 
 
 def repetition(text):
     """The share of a text's runs of three words that have been there before."""
-    words = text.lower().split()
+    words = separate(text).split()
     runs = list(zip(words, words[1:], words[2:]))
     return 1 - len(set(runs)) / len(runs) if runs else 0.0
+
+
+def words_alone(text):
+    """The words of a text in order, without its marks: "It's 5!" -> it s 5"""
+    return [word for word in cut_words(text.replace("_", " ")) if word[0].isalnum()]
 
 
 def rouge_l(reference, text):
     """F1 of the longest common subsequence of words (Lin 2004), from 0 to 1."""
     if normalize(reference) == normalize(text):  # also where there is no word at all
         return 1.0
-    scorer = RougeScorer(["rougeL"])
+    tokenizer = SimpleNamespace(tokenize=words_alone)  # its own knows a to z only
+    scorer = RougeScorer(["rougeL"], tokenizer=tokenizer)
     return scorer.score(reference, text)["rougeL"].fmeasure
 
 

@@ -26,6 +26,7 @@ SUPPORT = {
     "interrupts.py",
     "keeping.py",
     "messages.py",
+    "words.py",
     "transfer.py",
     "pretrained.py",
     "device.py",
