@@ -106,7 +106,9 @@ def check_classes(parts):
 
 
 def random_split(df, train_frac, validation_frac):
-    """Shuffle and cut: (train, validation, test). Copies may land on two sides."""
+    """Shuffle and cut: (train, validation, test). Of few messages one may be empty."""
+    if min(train_frac, validation_frac) < 0 or train_frac + validation_frac > 1 + 1e-9:
+        raise ValueError(f"{train_frac} and {validation_frac} are no parts of a whole")
     df = df.sample(frac=1, random_state=123).reset_index(drop=True)
     train_end = int(len(df) * train_frac)
     validation_end = train_end + int(len(df) * validation_frac)
@@ -149,33 +151,48 @@ def near_duplicate_groups(texts, threshold=0.8):
 def group_split(df, seed=123, shares=(7, 1, 2)):
     """Split in these proportions by the column Group: (train, validation, test).
 
-    A group stays together, and each part has about the same share of each Label.
+    A group stays together, and each part has about the same share of each Label. With
+    few groups the proportions are coarser, but no part is empty; a group that is too
+    large for the other parts is trained on. Raises ValueError for fewer than three.
     """
-    folds = StratifiedGroupKFold(sum(shares), shuffle=True, random_state=seed)
+    num_groups = df["Group"].nunique()
+    if num_groups < len(shares):
+        raise ValueError(
+            f"{len(df)} texts cannot be split in three: near-copies stay together, and "
+            f"they make {num_groups} groups. Take more texts, and different ones"
+        )
+    num_folds = min(sum(shares), num_groups)
+    held_out = [max(min(n, 1), num_folds * n // sum(shares)) for n in shares[1:]]
+    counts = df["Label"].value_counts()  # labels too rare for every fold join the first
+    is_rare = df["Label"].map(counts) < num_folds
+    labels = df["Label"].mask(is_rare, counts.index[0])
+    folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
     fold = np.empty(len(df), dtype=int)
-    for i, (_, members) in enumerate(folds.split(df, df["Label"], df["Group"])):
+    for i, (_, members) in enumerate(folds.split(df, labels, df["Group"])):
         fold[members] = i
-    test_start = sum(shares[:2])
-    parts = (
-        df[fold < shares[0]],
-        df[(fold >= shares[0]) & (fold < test_start)],
-        df[fold >= test_start],
-    )
-    if df["Label"].nunique() > 1:
-        check_classes(parts)
-    return parts
+    size = np.bincount(fold)
+    if size.max() > 2 * len(df) / num_folds:
+        fold = np.argsort(np.argsort(-size))[fold]  # the largest first
+    test_start = num_folds - held_out[1]
+    train_end = test_start - held_out[0]
+    is_train, is_test = fold < train_end, fold >= test_start
+    return df[is_train], df[~is_train & ~is_test], df[is_test]
 
 
 def split_messages(df, seed=123):
     """Messages to (train, validation, test, left_over), with labels 0 and 1.
 
     Copies are dropped, near-copies stay together, the first three parts are half spam.
-    left_over is the ham that was not drawn, but for near-copies of what is trained on.
+    left_over is the ham that was not drawn, but for near-copies of what is trained on;
+    it may be empty. Raises ValueError for messages that are too few, or too alike.
     """
+    if not df["Label"].isin(LABELS).all():
+        raise ValueError("a message has another label than `ham` or `spam`")
     df = df.drop_duplicates("Text").reset_index(drop=True)
     df["Group"] = near_duplicate_groups(df["Text"])
     balanced = create_balanced_dataset(df, seed)
     train, validation, test = group_split(balanced, seed)
+    check_classes((train, validation, test))
     left_over = df.drop(balanced.index)
     seen = pd.concat([train, validation])["Group"]
     left_over = left_over[~left_over["Group"].isin(seen)]

@@ -3,6 +3,7 @@
 import json
 import os
 from functools import partial
+from itertools import cycle
 
 import pytest
 import torch
@@ -344,6 +345,28 @@ def test_data_without_categories_are_split_too(entries):
     plain = [{key: entry[key] for key in KEYS} for entry in entries]
     for part, share in zip(split_entries(plain), (0.85, 0.05, 0.10)):
         assert abs(len(part) - share * len(entries)) < 0.02 * len(entries)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [3, 5, 20, 41])
+@pytest.mark.parametrize(
+    "categories", [[], "a", "ab", range(4), range(100), ["a", None, 3, ["b"]]], ids=str
+)
+def test_few_entries_are_split_more_coarsely(number, categories):
+    """One category or many, none, or such that are no texts: no part is empty."""
+    texts = [f"{'a' * i} {'b' * i}" for i in range(1, number + 1)]
+    data = [ENTRY | {"instruction": text} for text in texts]
+    for entry, category in zip(data, cycle(categories)):
+        entry["category"] = category
+    parts = split_entries(data)
+    assert sorted(map(str, sum(parts, []))) == sorted(map(str, data))
+    assert len(parts[0]) >= len(parts[2]) >= len(parts[1]) >= 1
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 30])
+def test_entries_that_are_too_few_or_too_alike_are_refused(number):
+    with pytest.raises(ValueError, match=f"^{number} texts cannot be split in three"):
+        split_entries([ENTRY] * number)
 
 
 def test_the_response_mark_stands_between(tokenizer):

@@ -565,18 +565,117 @@ def test_same_seed_same_parts():
     assert not parts[2].index.equals(group_split(df, seed=6)[2].index)
 
 
-def test_too_few_groups_to_split_are_refused():
-    df = grouped_table(1)[:40].assign(Group=lambda df: df["Label"])
-    with pytest.raises(ValueError, match="greater than the number of groups"):
-        group_split(df)
+TABLES = st.lists(
+    st.tuples(st.sampled_from("abc"), st.integers(0, 30)), max_size=40
+).map(lambda rows: pd.DataFrame(rows, columns=["Label", "Group"]))
+
+
+@pytest.mark.filterwarnings("error")
+@settings(deadline=None, max_examples=200)
+@given(TABLES, st.sampled_from([(7, 1, 2), (17, 1, 2), (1, 1, 1), (8, 0, 2)]))
+@example(pd.DataFrame({"Label": [], "Group": []}), (7, 1, 2))
+@example(pd.DataFrame({"Label": ["a"] * 3, "Group": [1, 2, 3]}), (17, 1, 2))
+@example(
+    pd.DataFrame({"Label": ["a"] * 50, "Group": [0] * 40 + [*range(10)]}), (7, 1, 2)
+)
+@example(pd.DataFrame({"Label": list("aab") * 9, "Group": range(27)}), (17, 1, 2))
+@example(pd.DataFrame({"Label": range(30), "Group": range(30)}), (17, 1, 2))
+def test_small_tables_are_split_or_refused(df, shares):
+    """Into whole groups, and no part is empty unless its share is zero."""
+    if df["Group"].nunique() < 3:
+        with pytest.raises(ValueError, match=f"^{len(df)} texts cannot be split"):
+            group_split(df, shares=shares)
+        return
+    parts = group_split(df, shares=shares)
+    assert sorted(pd.concat(parts).index) == [*df.index]
+    assert [len(part) > 0 for part in parts] == [share > 0 for share in shares]
+    for one, other in combinations(parts, 2):
+        assert not {*one["Group"]} & {*other["Group"]}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("num_groups", [5, 12, 40])
+def test_a_giant_group_is_trained_on(num_groups, seed):
+    df = pd.DataFrame({"Label": "a", "Group": [0] * 60 + [*range(1, num_groups)]})
+    train, validation, test = group_split(df, seed)
+    assert (train["Group"] == 0).sum() == 60
+    assert 1 <= len(validation) <= len(test) <= num_groups // 4 + 1
+
+
+@pytest.mark.parametrize("num_groups", range(3, 25))
+def test_few_groups_are_split_as_near_the_proportions_as_they_can_be(num_groups):
+    df = pd.DataFrame({"Label": "a", "Group": range(num_groups)})
+    for part, share in zip(group_split(df), (0.7, 0.1, 0.2)):
+        assert abs(len(part) - share * num_groups) < max(2, 0.1 * num_groups)
+
+
+def check_split(df):
+    """Split messages, and look at what comes of it; or the sentence that refuses it."""
+    try:
+        parts = split_messages(df)
+    except ValueError as error:
+        return str(error)
+    check_classes(parts[:3])
+    assert set(parts[3]["Label"]) <= {0}
+    assert len(pd.concat(parts)) <= df["Text"].nunique()
+    return None
+
+
+REFUSALS = re.compile(
+    r"\d+ spam and \d+ ham cannot be balanced|\d+ texts cannot be split in three.*"
+    r"|the \w+ part has \d+ messages and not both classes.*"
+)
+
+
+@pytest.mark.filterwarnings("error")
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 25), st.integers(0, 25), st.integers(1, 30))
+@example(0, 0, 1)
+@example(1, 0, 1)
+@example(0, 1, 1)
+@example(1, 1, 2)
+@example(20, 0, 20)
+@example(20, 20, 1)
+def test_few_messages_are_split_or_refused(num_ham, num_spam, num_texts):
+    """Of which many are equal, if there are few different texts."""
+    texts = [f"{'ab'[i % 2]}{'x' * (i % num_texts)}" for i in range(num_ham + num_spam)]
+    df = pd.DataFrame({"Label": ["ham"] * num_ham + ["spam"] * num_spam, "Text": texts})
+    refusal = check_split(df)
+    assert refusal is None or REFUSALS.fullmatch(refusal)
+
+
+@pytest.mark.parametrize("number", [10, 15, 20, 40])
+def test_ten_different_messages_of_each_label_are_enough(number):
+    df = table(number, number).assign(
+        Text=lambda df: ["x" * i for i in range(1, len(df) + 1)]
+    )
+    assert check_split(df) is None
+
+
+def test_messages_with_other_labels_are_refused():
+    for labels in (["ham", "spam", "eggs"], [0, 1, 0]):
+        with pytest.raises(ValueError, match="another label than `ham` or `spam`"):
+            split_messages(MESSAGES.assign(Label=labels))
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 5])
+def test_a_random_split_of_few_messages(number):
+    parts = random_split(table(number, 0), 0.7, 0.1)
+    assert len(pd.concat(parts)) == number
+
+
+@pytest.mark.parametrize("fractions", [(-0.1, 0.5), (0.5, -0.1), (0.9, 0.2), (7, 1)])
+def test_parts_that_are_no_parts_are_refused(fractions):
+    with pytest.raises(ValueError, match="are no parts of a whole"):
+        random_split(table(5, 5), *fractions)
 
 
 def test_a_class_that_is_one_group_cannot_be_split():
-    df = grouped_table(1).assign(
-        Group=lambda df: df["Group"].where(df["Label"] == "ham", -1)
-    )
+    spam_texts = [f"win now call {i} today you" for i in range(20)]
+    ham = [f"{'h' * i}{'m' * j}" for i in range(1, 6) for j in range(1, 6)]
+    df = pd.DataFrame({"Label": ["spam"] * 20 + ["ham"] * 25, "Text": spam_texts + ham})
     with pytest.raises(ValueError, match="part has .* not both classes"):
-        group_split(df)
+        split_messages(df)
 
 
 def near_pairs(texts, others):
