@@ -16,8 +16,9 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from torch.utils.data import Dataset
 
 from ch02.fetch import FetchError, downloads_folder, fetch, unzip_member
-from ch02.files import check_sha256
+from ch02.files import check_sha256, read_text
 from ch02.words import cut_words
+from ch06.message_tables import message_table
 
 URLS = (
     "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
@@ -50,11 +51,8 @@ def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
 
 def read_messages(path):
     """Read lines of label, tab, message. ValueError names the first that is not one."""
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from None
-    rows = [line.rstrip("\r").partition("\t") for line in lines]
+    lines = read_text(path).split("\n")
+    rows = [line.partition("\t") for line in lines]
     for number, (label, _, text) in enumerate(rows, 1):
         is_message = label in LABELS and text.strip()
         if not is_message and (label or text):
@@ -205,19 +203,13 @@ class SpamDataset(Dataset):
 
     The columns are Label, 0 or 1, and Text. Every message is cut or padded to
     max_length tokens, by default the longest one's; a pad_token_id of None leaves them
-    unpadded, for batches that pad themselves.
+    unpadded, for batches that pad themselves. Raises ValueError naming the first row
+    with another label, or without a text.
     """
 
     def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=50256):
-        self.data = csv_file
-        if not isinstance(csv_file, pd.DataFrame):  # "null" and "0800" are messages
-            as_text = {"dtype": {"Text": str}, "keep_default_na": False}
-            self.data = pd.read_csv(csv_file, **as_text)
-        if self.data.empty or not self.data["Label"].isin([0, 1]).all():
-            raise ValueError("expected messages with labels 0 and 1, found others")
+        self.data = message_table(csv_file)
         self.encoded_texts = [tokenizer.encode_ordinary(t) for t in self.data["Text"]]
-        if not all(self.encoded_texts):
-            raise ValueError("a message is empty: take it out")
         self.max_length = max_length or self._longest_encoded_length()
         self.encoded_texts = [ids[: self.max_length] for ids in self.encoded_texts]
         if pad_token_id is not None:

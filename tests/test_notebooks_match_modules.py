@@ -26,6 +26,7 @@ SUPPORT = {
     "interrupts.py",
     "keeping.py",
     "messages.py",
+    "message_tables.py",
     "words.py",
     "transfer.py",
     "pretrained.py",

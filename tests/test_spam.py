@@ -287,15 +287,72 @@ def test_a_broken_row_is_named_but_not_in_full(write):
     assert len(str(caught.value).replace("x", "")) + 100 > len(str(caught.value))
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
-def test_another_encoding_is_named(write, encoding):
-    with pytest.raises(ValueError, match="messages.tsv is not UTF-8 text"):
-        read_messages(write("ham\tOnly £5\n".encode(encoding)))
+BAD_FILES = {
+    "latin-1": (
+        "ham\tone\nham\tOnly £5\n".encode("latin-1"),
+        ", line 2: the byte 0xa3",
+    ),
+    "UTF-16": ("ham\tOnly £5\n".encode("utf-16"), " is UTF-16 text; save it as UTF-8"),
+    "no mark": ("ham\tOnly 5\n".encode("utf-16-le"), " is UTF-16, or no text"),
+    "folder": (None, " is a folder, and a file is expected there"),
+}
 
 
-def test_utf_16_without_its_mark_is_refused_too(write):
-    with pytest.raises(ValueError, match="line 1"):
-        read_messages(write("ham\tOnly 5\n".encode("utf-16-le")))
+@pytest.mark.parametrize("kind", BAD_FILES)
+@pytest.mark.parametrize("reader", [read_messages, SpamDataset])
+@pytest.mark.parametrize("name_of", [str, os.fsencode, lambda path: path])
+def test_what_is_no_text_file_is_named(tmp_path, kind, reader, name_of):
+    content, reason = BAD_FILES[kind]
+    path = tmp_path / "messages.tsv"
+    path.mkdir() if content is None else path.write_bytes(content)
+    arguments = () if reader is read_messages else (get_tokenizer("gpt2"),)
+    with pytest.raises(ValueError, match=f"messages.tsv{reason}") as caught:
+        reader(name_of(path), *arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name_of", [str, os.fsencode, lambda path: path])
+def test_files_of_all_systems_are_read(write, tokenizer, mark, end, name_of):
+    rows = ["ham\tone £", "spam\ttwo", ""]
+    found = read_messages(name_of(write(mark + end.join(rows))))
+    assert found.to_numpy().tolist() == [["ham", "one £"], ["spam", "two"]]
+    rows = ["Label,Text", "0,one £", '1,"two, three"', ""]
+    dataset = SpamDataset(name_of(write(mark + end.join(rows))), tokenizer, None, None)
+    found = [(tokenizer.decode(ids), label) for ids, label in rows_of(dataset)]
+    assert found == [("one £", 0), ("two, three", 1)]
+
+
+BAD_TABLES = {
+    "": " is empty: expected messages in columns",
+    " \n": " is empty: expected messages in columns",
+    "Label,Text\n": " is empty: expected messages in columns",
+    "Label;Text\n0;one\n": ", line 1: expected the columns .*, separated by commas",
+    "label,message\n0,one\n": ", line 1: expected the columns .* found .'label', 'mess",
+    "Label\n0\n": ", line 1: expected the columns",
+    "Label,Text\n0,one\nham,two\n": ", line 3: expected .* labels 0 and 1, found 'ham'",
+    'Label,Text\n0,"one\nand"\n2,two\n': ", line 4: .* labels 0 and 1, found '2'",
+    "Label,Text\n,one\n": ", line 2: .* labels 0 and 1, found ''",
+    "Label,Text\n0,one\n1,\n": ", line 3: a message is empty",
+    "Label,Text\n0,one, two\n": ", line 2 has 3 fields and the first line 2",
+    'Label,Text\n0,"one\n1,two\n': ", line 3 is not CSV text",
+}
+
+
+@pytest.mark.parametrize("content", BAD_TABLES)
+def test_another_table_is_named_by_its_line(write, tokenizer, content):
+    with pytest.raises(ValueError, match=f"messages.tsv{BAD_TABLES[content]}"):
+        SpamDataset(write(content), tokenizer)
+
+
+def test_another_table_is_named_by_its_row(tokenizer):
+    with pytest.raises(ValueError, match="the table: expected the columns"):
+        SpamDataset(MESSAGES.rename(columns={"Text": "Message"}), tokenizer)
+    for text in (None, float("nan"), ""):
+        df = MESSAGES.assign(Text=["one", "two", text])
+        with pytest.raises(ValueError, match="the table, row 2: a message is empty"):
+            SpamDataset(df, tokenizer)
 
 
 @pytest.mark.parametrize("content", ["", "\n", "\n\r\n\n"])
