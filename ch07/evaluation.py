@@ -1,7 +1,7 @@
 """How good the answers are, without a second model to ask (7.8).
 
-An entry is a dict of instruction, input, output and category; its output is the
-reference that an answer is compared with.
+An entry is a dict of instruction, input and output, maybe of its category and more;
+its output is the reference that an answer is compared with.
 """
 
 from types import SimpleNamespace
@@ -83,12 +83,14 @@ def rouge_l(reference, text):
 
 
 def score_answers(entries, answers):
-    """A table with a row an entry: its category, and its answer's figures."""
+    """A table with a row an entry: its category, if any, and its answer's figures."""
+    if not entries:
+        raise ValueError("there are no entries whose answers could be scored")
     rows = []
     for entry, answer in zip(entries, answers, strict=True):
         reference, text = entry["output"], answer.text
         figures = {
-            "category": entry["category"],
+            "category": entry.get("category", ""),
             "ended": float(answer.has_ended),
             "repetition": repetition(text),
             "exact": float(text == reference),
@@ -100,12 +102,21 @@ def score_answers(entries, answers):
 
 
 def draw_distractors(entries, num_distractors=3, seed=123):
-    """For each entry outputs of others, of its category where there are enough."""
+    """For each entry outputs of others, of its category where there are enough.
+
+    Raises ValueError if an entry has fewer than num_distractors others to draw from.
+    """
     rng = np.random.default_rng(seed)
     drawn = []
     for entry in entries:
         others = sorted({e["output"] for e in entries} - {entry["output"]})
-        same = {e["output"] for e in entries if e["category"] == entry["category"]}
+        if len(others) < num_distractors:
+            raise ValueError(
+                f"{num_distractors} distractors are wanted and there are {len(others)} "
+                "other outputs: take more entries, or fewer distractors"
+            )
+        kind = entry.get("category")
+        same = {e["output"] for e in entries if e.get("category") == kind}
         alike = [output for output in others if output in same]
         pool = alike if len(alike) >= num_distractors else others
         drawn.append(rng.choice(pool, num_distractors, replace=False).tolist())
@@ -140,9 +151,15 @@ def paired_bootstrap(before, after, num_draws=10_000, seed=123):
 
     before, after: one value an entry. Each draw takes entries with replacement, both
     values of an entry together (Efron & Tibshirani 1993, 13.3). Returns (rise, low,
-    high).
+    high). Raises ValueError unless both have a value for each of the same entries.
     """
-    rises = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
+    before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    if before.ndim != 1 or before.shape != after.shape or not before.size:
+        raise ValueError(
+            "expected one value for each entry, before and after; found arrays of "
+            f"shape {before.shape} and {after.shape}"
+        )
+    rises = after - before
     rng = np.random.default_rng(seed)
     drawn = rng.choice(rises, (num_draws, len(rises))).mean(axis=1)
     return rises.mean(), *np.quantile(drawn, [0.025, 0.975])

@@ -24,7 +24,7 @@ from ch07.evaluation import (
     rouge_l,
     score_answers,
 )
-from ch07.instructions import format_prompt
+from ch07.instructions import format_prompt, split_entries
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EOT = 50256
@@ -169,6 +169,49 @@ def test_distractors_of_a_small_category_come_from_all():
     data = [{"output": str(i), "category": "ab"[i > 3]} for i in range(6)]
     for entry, others in zip(data, draw_distractors(data)):
         assert len({entry["output"], *others}) == 4
+
+
+@pytest.mark.parametrize("more", [{}, {"category": None}, {"source": 3}])
+def test_entries_without_categories_go_through_everything(
+    model, tokenizer, entries, more
+):
+    """The book's own have none; others have further keys."""
+    keys = ("instruction", "input", "output")
+    data = [{key: entry[key] for key in keys} | more for entry in entries[:24]]
+    answers = generate_answers(model, tokenizer, data, max_new_tokens=2)
+    scores = score_answers(data, answers)
+    assert len(scores.groupby("category", dropna=False).mean()) == 1
+    for entry, others in zip(data, draw_distractors(data)):
+        assert len({entry["output"], *others}) == 4
+    assert len(prefers_references(model, tokenizer, data[:5])) == 5
+    assert sum(map(len, split_entries(data))) == 24
+
+
+@pytest.mark.parametrize("outputs", [["a"], ["a", "b", "c"], ["a"] * 9])
+def test_too_few_other_outputs_are_named(outputs):
+    data = [{"output": output} for output in outputs]
+    with pytest.raises(ValueError, match="3 distractors are wanted and there are"):
+        draw_distractors(data)
+
+
+def test_no_entries_cannot_be_scored():
+    with pytest.raises(ValueError, match="there are no entries"):
+        score_answers([], [])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [([], []), ([1], [1, 2]), ([1, 2], [1]), (1, 2), ([[1]], [[2]])],
+)
+def test_bootstrap_takes_pairs_alone(before, after):
+    with pytest.raises(ValueError, match="expected one value for each entry"):
+        paired_bootstrap(before, after)
+
+
+@pytest.mark.parametrize("text", ["\0", "a \ud800 b", "\udfff", "\0\0 c"])
+def test_odd_characters_are_scored(text):
+    assert rouge_l(text, "x") == 0 and rouge_l(text, text) == 1
+    assert repetition(text) == 0 and normalize(text)
 
 
 def test_answer_losses_are_those_of_each_alone(model, tokenizer, entries):

@@ -112,6 +112,21 @@ def test_a_wrong_entry_is_named(tmp_path, data, reason):
         download_and_load_file(path)
 
 
+@pytest.mark.parametrize("text", ["\0", "a \ud800 b", "\udfff", "\0\0 c", "\u2028"])
+def test_odd_characters_in_entries_go_through(tmp_path, tokenizer, text):
+    path = tmp_path / "data.json"
+    odd = [
+        {"instruction": f"{text}{i * 3}", "input": i * 5, "output": f"{i}{text}"}
+        for i in "abc"
+    ]
+    path.write_text(json.dumps(odd), encoding="utf-8")
+    data = download_and_load_file(path)
+    assert data == odd
+    assert len(InstructionDataset(data, tokenizer)) == sum(
+        map(len, split_entries(data))
+    )
+
+
 def test_prompts_have_alpacas_form():
     assert format_input(ENTRY) == (
         "Below is an instruction that describes a task. Write a response that "
