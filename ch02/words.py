@@ -10,7 +10,9 @@ ALONE = regex.compile(
     r"(?=\p{L})[\p{Han}\p{Hiragana}\p{Katakana}ー"
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
 )
-PIECE = regex.compile(r"\w+|[^\w\s\x1c-\x1f]")  # four blanks to Python, not to regex
+WORD_OR_MARK = regex.compile(
+    r"\w+|[^\w\s\x1c-\x1f]"
+)  # four blanks to Python, not to regex
 
 
 def fold_text(text):
@@ -32,4 +34,4 @@ def separate(text):
 
 def cut_words(text):
     """The words and the marks of a text, in order: "It's 5!" -> it ' s 5 !"""
-    return PIECE.findall(separate(text))
+    return WORD_OR_MARK.findall(separate(text))
