@@ -10,9 +10,8 @@ ALONE = regex.compile(
     r"(?=\p{L})[\p{Han}\p{Hiragana}\p{Katakana}ー"
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
 )
-WORD_OR_MARK = regex.compile(
-    r"\w+|[^\w\s\x1c-\x1f]"
-)  # four blanks to Python, not to regex
+# \x1c to \x1f are blanks to Python, and not to regex
+WORD_OR_MARK = regex.compile(r"\w+|[^\w\s\x1c-\x1f]")
 
 
 def fold_text(text):
