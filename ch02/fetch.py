@@ -37,7 +37,7 @@ from ch02.transfer import (
 
 ROOT = Path(__file__).resolve().parents[1]  # the repository
 
-PATIENCE = 5  # rounds over the mirrors that bring nothing new
+MOST_IDLE_ROUNDS = 5  # rounds over the mirrors that bring nothing new
 MOST_ROUNDS = 100  # also when each brings a little
 MUCH = 2**20  # bytes, for which a mirror is asked again at once
 # what zipfile raises for a file that is damaged or no zip
@@ -108,7 +108,7 @@ def fetch(urls, path, *, sha256=None, size=None, progress=True):
     path = Path(os.fsdecode(path))
     part = Part(path, sha256 and sha256.lower(), size)
     try:
-        if is_whole(path, part.sha256, size):
+        if is_complete(path, part.sha256, size):
             return path
         for used in (path, part.path, part.source):
             check_regular(used)
@@ -116,7 +116,9 @@ def fetch(urls, path, *, sha256=None, size=None, progress=True):
             raise FetchError(offline_words(urls, path, size))
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            if not is_whole(path, part.sha256, size):  # another process was not faster
+            if not is_complete(
+                path, part.sha256, size
+            ):  # another process was not faster
                 complete(part, urls, path, progress)
     except BrokenPipeError:
         raise  # nobody reads what is printed: no fault of the file's
@@ -125,7 +127,7 @@ def fetch(urls, path, *, sha256=None, size=None, progress=True):
     return path
 
 
-def is_whole(path, sha256, size):
+def is_complete(path, sha256, size):
     """True for a file that is there and has the size and sha256 that are known."""
     found = size_of(path)
     if found is None or size not in (None, found):
@@ -153,7 +155,7 @@ def locked(path):
 def complete(part, urls, path, progress):
     """Fetch what `part` lacks, and give the whole file its name."""
     known = (part.sha256, part.size) != (None, None)
-    if not (known and is_whole(part.path, part.sha256, part.size)):
+    if not (known and is_complete(part.path, part.sha256, part.size)):
         if is_offline():
             raise FetchError(offline_words(urls, path, part.size))
         if part.size is not None and part.length >= part.size:
@@ -196,7 +198,7 @@ class Download:
                 return
             all_slow = all(isinstance(self.said[url], Slow) for url in turn)
             idle = idle + 1 if all_slow or self.gained == before else 0
-            if idle == PATIENCE or not self.mirrors:
+            if idle == MOST_IDLE_ROUNDS or not self.mirrors:
                 break
             waits = [self.said[url].wait for url in turn]
             pause(max(*waits, JITTER.uniform(0, 2**idle / 4)))
@@ -206,7 +208,7 @@ class Download:
         """The mirrors to ask in a round: at first only one that need not start anew."""
         part, (origin, etag) = self.part, self.part.origin
         is_bound = etag and not part.sha256 and part.length >= MUCH
-        if is_bound and origin in self.mirrors and idle < PATIENCE // 2:
+        if is_bound and origin in self.mirrors and idle < MOST_IDLE_ROUNDS // 2:
             return [origin]
         return list(self.mirrors)
 
@@ -236,7 +238,7 @@ class Download:
         part = self.part
         try:
             self.receive(url)
-            if not is_whole(part.path, part.sha256, part.size):
+            if not is_complete(part.path, part.sha256, part.size):
                 raise Damaged(f"the {part.length:,} bytes that came are not the file's")
         except RangeRefused:
             self.whole_only.add(url)

@@ -24,7 +24,7 @@ from ch05.llama import LlamaModel
 from ch05.openai_weights import assign
 from ch05.tensorflow_reader import DamagedCheckpoint
 
-SEAL = "seal"  # its name in the metadata
+SEAL_KEY = "seal"  # its name in the metadata
 
 
 class NoSealError(ValueError):
@@ -110,8 +110,8 @@ class SavedFile(SafetensorsReader):
     def check(self):
         """Raise ValueError if the file is damaged, or nothing says that it is not."""
         metadata, beside = self.metadata(), sha256_file(self.path)
-        if SEAL in metadata:
-            sealed = metadata.pop(SEAL)
+        if SEAL_KEY in metadata:
+            sealed = metadata.pop(SEAL_KEY)
             if sha256_of_model(metadata, self.shapes(), self) != sealed:
                 raise DamagedCheckpoint(
                     f"{self.path} is damaged: its content is not what its seal says"
@@ -198,7 +198,7 @@ def save_weights(path, weights, cfg, **metadata):
     """Write a dict of tensors as `save_model` does."""
     weights = plain_names(weights)
     metadata |= {"config": json.dumps(cfg)}
-    metadata[SEAL] = sha256_of_model(metadata, weights, weights.get)
+    metadata[SEAL_KEY] = sha256_of_model(metadata, weights, weights.get)
     with replacing(path) as temporary:
         try:
             save_file(weights, temporary, metadata=metadata)
@@ -239,7 +239,7 @@ def read_metadata(file):
     """
     file = open_saved(file)
     metadata = file.metadata() | {"config": file.config()}
-    metadata.pop(SEAL, None)
+    metadata.pop(SEAL_KEY, None)
     return metadata
 
 

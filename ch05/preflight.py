@@ -178,7 +178,7 @@ def counting(work):
 def activation_bytes(work):
     """Bytes of what all blocks keep for the backward pass, by the shapes of one."""
     with counting(work):
-        model = shapes_of(work, n_layers=1, vocab_size=2)
+        model = meta_model(work, n_layers=1, vocab_size=2)
         with FakeTensorMode(allow_non_fake_inputs=True):  # takes no memory and no time
             model.to_empty(device=work.device)
             x = work.draw_hidden(model)
@@ -188,7 +188,7 @@ def activation_bytes(work):
     return work.cfg["n_layers"] * of_one
 
 
-def shapes_of(work, **sizes):
+def meta_model(work, **sizes):
     """A Workload's model without numbers, some sizes of its config replaced."""
     with torch.device("meta"):
         return work.build(**sizes)
@@ -207,8 +207,8 @@ def count_bytes(work):
     Raises ValueError for sizes beyond all counting.
     """
     with counting(work):
-        model = shapes_of(work, n_layers=1)
-        one, two = (parameter_bytes(shapes_of(work, n_layers=n)) for n in (1, 2))
+        model = meta_model(work, n_layers=1)
+        one, two = (parameter_bytes(meta_model(work, n_layers=n)) for n in (1, 2))
     num_more = work.cfg["n_layers"] - 1  # blocks, each as large as the first
     weights, trained, _ = (a + num_more * (b - a) for a, b in zip(one, two))
     gradients = trained

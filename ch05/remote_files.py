@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from ch02.fetch import FetchError, fetch, is_offline, is_whole
+from ch02.fetch import FetchError, fetch, is_complete, is_offline
 from ch02.files import move_into_place, set_aside, sha256_of, size_of
 from ch02.messages import say
 from ch05.tensorflow_reader import DamagedCheckpoint
@@ -199,7 +199,7 @@ def replace_all(files, folder, damage):
             f"{damage}. It stays as it is, for another one could not be had: {error}"
         ) from None
     for file, path in zip(files, paths):
-        if is_whole(folder / file.name, sha256_of(path), None):
+        if is_complete(folder / file.name, sha256_of(path), None):
             path.unlink()  # this was not the damaged one
         else:
             set_aside(folder / file.name)

