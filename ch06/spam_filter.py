@@ -186,17 +186,19 @@ def classify_texts(texts):
 
 
 def asked_texts(arguments):
-    """The messages to judge: the arguments, or lines of a file or of standard input."""
-    if arguments.texts:
-        return arguments.texts
+    """The messages to judge: arguments and lines of a file, else standard input's."""
+    texts = list(arguments.texts)
     if arguments.file:
-        name, text = one_line(arguments.file), read_text(arguments.file)
-    else:
-        name, text = "standard input", read_standard_input()
-    texts = [line for line in text.split("\n") if line.strip()]
-    if not texts:
+        texts += lines_of(one_line(arguments.file), read_text(arguments.file))
+    return texts or lines_of("standard input", read_standard_input())
+
+
+def lines_of(name, text):
+    """The lines of a text that are not blank; ValueError, with its name, for none."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    if not lines:
         raise ValueError(f"{name} holds no message: one is expected on each line")
-    return texts
+    return lines
 
 
 def read_standard_input():
@@ -215,7 +217,7 @@ def classify_main():
     parser.add_argument("texts", nargs="*", metavar="MESSAGE")
     parser.add_argument("--file", help="UTF-8 text, a message a line")
     with ending_in_a_line(ValueError, FetchError, OSError):
-        texts = asked_texts(parser.parse_args())
+        texts = asked_texts(parser.parse_intermixed_args())
         try:
             classify_texts(texts)
         except FileNotFoundError:

@@ -223,6 +223,15 @@ def test_messages_as_arguments_leave_standard_input_alone(saved, monkeypatch, ca
     assert [*said_of(capsys)] == ["one"]
 
 
+def test_arguments_on_both_sides_of_a_file_are_all_judged(
+    saved, monkeypatch, tmp_path, capsys
+):
+    file = tmp_path / "messages.txt"
+    file.write_text("two\n", encoding="utf-8")
+    assert ask(monkeypatch, "one", "--file", str(file), "three") == 0
+    assert [*said_of(capsys)] == ["one", "three", "two"]
+
+
 def test_without_a_filter_the_command_says_how_to_train_one(path, monkeypatch):
     said = ask(monkeypatch, "hello")
     assert said == "no filter is trained yet: `python -m ch06.spam_filter` trains one"
