@@ -15,6 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.preprocessing import MultiLabelBinarizer
 from torch.utils.data import Dataset
 
+from ch02.checks import check_whole
 from ch02.fetch import FetchError, downloads_folder, fetch, unzip_member
 from ch02.files import check_sha256, read_text
 from ch02.words import cut_words
@@ -208,6 +209,8 @@ class SpamDataset(Dataset):
     """
 
     def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=50256):
+        if max_length is not None:
+            check_whole(max_length=max_length)
         self.data = message_table(csv_file)
         self.encoded_texts = [tokenizer.encode_ordinary(t) for t in self.data["Text"]]
         self.max_length = max_length or self._longest_encoded_length()

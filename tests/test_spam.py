@@ -872,6 +872,12 @@ def test_messages_are_cut_and_padded_to_max_length(tokenizer, max_length):
         assert ids == whole + [7] * (max_length - len(whole))
 
 
+@pytest.mark.parametrize("max_length", [0, -1, 2.5, True, "4"])
+def test_a_length_that_is_none_is_refused(tokenizer, max_length):
+    with pytest.raises(ValueError, match="max_length is .*; it must be a whole number"):
+        SpamDataset(MESSAGES, tokenizer, max_length)
+
+
 @pytest.mark.parametrize("max_length", [None, 4])
 def test_without_a_pad_token_nothing_is_padded(tokenizer, max_length):
     dataset = SpamDataset(MESSAGES, tokenizer, max_length, pad_token_id=None)
