@@ -57,8 +57,8 @@ def opens_with_what_is_built_needed_and_spent(path, notebook):
 
 
 def balances_prose_and_code(path, notebook):
-    if len(notebook.cells) > 40:
-        yield f"{len(notebook.cells)} cells, 40 are the most"
+    if len(notebook.cells) > 60:
+        yield f"{len(notebook.cells)} cells, 60 are the most"
     share = len(prose(notebook)) / len(notebook.cells)
     if not 0.45 <= share <= 0.65:
         yield f"{share:.0%} of the cells are prose, 45% to 65% should be"
