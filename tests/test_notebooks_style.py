@@ -182,7 +182,7 @@ def test_each_rule_has_something_against_a_bad_notebook():
     ]
     cells = [text("## Toys\n\n![far away](https://example.com/a.png)"), long]
     cells += [text("## Exercises"), code('answer = 3\ncheck("9.1.1", answer)')]
-    cells += [text("## Next") for _ in range(37)]
+    cells += [text("## Next") for _ in range(57)]
     notebook = nbformat.v4.new_notebook(cells=cells)
     path = ROOT / "ch09" / "9.1_toys.ipynb"
     found = {rule: len([*rule(path, notebook)]) for rule in OF_SECTIONS + OF_ALL}
