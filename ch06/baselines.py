@@ -1,4 +1,4 @@
-"""Small classifiers to compare with, and figures that can be believed (6.8).
+"""Small classifiers to compare with, and metrics with intervals (6.8).
 
 labels and answers are 0 for ham and 1 for spam; probabilities are those of spam.
 """

@@ -28,7 +28,7 @@ from ch06.batches import create_bucket_loader
 def answer_at(block, x, last):
     """A block's output at one place of each row, last (b,), alone: (b, emb_dim).
 
-    All places give keys and values; the rest of the block has a single token to do.
+    Queries, keys and values are computed at all places, the rest for a single token.
     """
     rows, positions = torch.arange(len(x)), torch.arange(x.shape[1], device=x.device)
     queries, keys, values = project(block.att, block.norm1(x), positions)

@@ -1,4 +1,4 @@
-"""Fine-tuning on answers, and what to do when memory is short (7.6).
+"""Fine-tuning on answers, and what to do when memory is short (7.5, 7.6).
 
 Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens), with
 targets of -100 where none counts.
@@ -23,7 +23,8 @@ from ch05.training import check_training, count_targets, evaluate_model, trainin
 def only_at_targets(model, target_batch):
     """In a `with` block the model's logits are (num_targets, vocab_size): no others.
 
-    The output layer, a third of a small model's work, then skips prompts and padding.
+    The output layer, a fifth to a third of a small model's work, then skips prompts and
+    padding.
     """
 
     def keep_targets(out_head, inputs):
@@ -163,7 +164,7 @@ def calc_shared_loss(input_batch, target_batch, model, device):
 def checkpoint_blocks(model):
     """Let every block forget its activations and compute them again when needed.
 
-    Memory for the layers' inputs alone, for a third more time (Chen et al. 2016).
+    Memory for the layers' inputs alone, for a second forward pass (Chen et al. 2016).
     """
     for block in model.trf_blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)

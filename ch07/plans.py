@@ -17,7 +17,7 @@ from ch07.lora import replace_linear_with_lora
 
 @dataclass(frozen=True)
 class Plan:
-    """A way to fine-tune; the later ones in PLANS need less memory and more time."""
+    """A way to fine-tune; from LoRA on, the later ones in PLANS need less memory."""
 
     title: str
     rank: int = 0  # of LoRA; 0 trains all parameters
