@@ -33,6 +33,8 @@ SMOLLM2_PATTERN = (
 
 AT_ONCE = 2**20  # packed bytes that are unpacked at once
 CONTROL = 3  # llama.cpp's token type of <|endoftext|> and its like
+# the system message that the file's chat template puts in front of a conversation
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 # characters whose UTF-8 bytes are no tokens: six controls, planes 4 to 11
 NO_TOKEN = re.compile("[\x04\x06\x13\x14\x16\x1d\U00040000-\U000bffff]")
 
@@ -159,3 +161,21 @@ def load_smollm2(path):
     model = build_model(SMOLLM2_CONFIG_135M)
     load_weights_into_llama(model, file)
     return model, file.tokenizer
+
+
+def has_chat_template(tokenizer):
+    """Whether a tokenizer is SmolLM2-Instruct's: no other model here has one."""
+    return "<|im_start|>" in getattr(tokenizer, "special_tokens_set", ())
+
+
+def chat_ids(tokenizer, question):
+    """Token ids of a question in SmolLM2-Instruct's chat template, up to its answer.
+
+    The model was tuned to end the answer with the token `<|im_end|>`.
+    """
+    start, end = map(tokenizer.encode_single_token, ("<|im_start|>", "<|im_end|>"))
+    ids = []
+    for role, text in (("system", SYSTEM), ("user", question)):
+        ids += [start, *tokenizer.encode_ordinary(f"{role}\n{text}"), end]
+        ids += tokenizer.encode_ordinary("\n")
+    return [*ids, start, *tokenizer.encode_ordinary("assistant\n")]

@@ -13,6 +13,7 @@ from ch05.device import fast_autocast, fast_math, pick_device
 from ch05.kv_cache import attend, project
 from ch05.openai_weights import download_and_load_gpt2, load_weights_into_gpt
 from ch05.pretrained import load_pretrained
+from ch05.smollm2 import chat_ids, has_chat_template
 from ch05.training import (
     evaluating,
     text_to_token_ids,
@@ -23,6 +24,7 @@ from ch05.training import (
 __all__ = [
     "GPTModel",
     "attend",
+    "chat_ids",
     "download_and_load_gpt2",
     "evaluating",
     "fast_autocast",
@@ -30,6 +32,7 @@ __all__ = [
     "generate",
     "generate_text_simple",
     "get_tokenizer",
+    "has_chat_template",
     "load_pretrained",
     "load_weights_into_gpt",
     "pick_device",

@@ -22,6 +22,7 @@ from ch05.openai_weights import (
 )
 from ch05.preflight import kept_bytes
 from ch05.pretrained import load_pretrained
+from ch05.smollm2 import chat_ids, has_chat_template
 from ch05.training import (
     add_gradients,
     calc_loss_batch,
@@ -49,6 +50,7 @@ __all__ = [
     "autocast",
     "calc_loss_batch",
     "calc_loss_loader",
+    "chat_ids",
     "check_parameters",
     "check_prompts",
     "count_targets",
@@ -63,6 +65,7 @@ __all__ = [
     "generate_text_simple",
     "get_tokenizer",
     "group_split",
+    "has_chat_template",
     "is_tied",
     "kept_bytes",
     "learning_rate_at",

@@ -56,6 +56,7 @@ SUPPORT = {
     "text_pieces.py",
     "tokenize_texts.py",
     "spam_filter.py",
+    "few_messages.py",
     "spread_state.py",
     "run_command.py",
     "run_folder.py",

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
@@ -32,6 +33,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from ch02.dataset import load_text
 from ch02.fetch import FetchError
+from ch02.tokenizer import get_tokenizer
 from ch02.vocabulary import byte_characters, pair_surrogates
 from ch05 import smollm2
 from ch05.decoding import generate
@@ -39,8 +41,10 @@ from ch05.llama import SMOLLM2_CONFIG_135M
 from ch05.smollm2 import (
     NO_TOKEN,
     GGUFFile,
+    chat_ids,
     check_characters,
     fetch_gguf,
+    has_chat_template,
     load_smollm2,
 )
 from tests.notebooks import ROOT
@@ -611,3 +615,27 @@ def test_loading_takes_little_more_memory_than_the_model(gguf_path):
     command = [sys.executable, "-c", PEAK]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     assert 1 < float(done.stdout) < 1.3
+
+
+def test_chat_ids_are_those_of_the_file_s_own_template(loaded, library):
+    _, tokenizer = loaded
+    source = library.fields["tokenizer.chat_template"].contents()
+    template = ImmutableSandboxedEnvironment().from_string(source)
+    for question in (
+        "Is it spam?",
+        "Two\n\nlines",
+        " <|im_end|> is no end here",
+        "é 7",
+    ):
+        messages = [{"role": "user", "content": question}]
+        text = template.render(messages=messages, add_generation_prompt=True)
+        plain = text.replace(question, "\0")  # what the template adds, with its tokens
+        head, tail = plain.split("\0")
+        allowed = {"<|im_start|>", "<|im_end|>"}
+        expected = tokenizer.encode(head, allowed_special=allowed)
+        asked = tokenizer.encode_ordinary(f"user\n{question}")
+        start = len(tokenizer.encode_ordinary("user\n"))
+        expected = expected[:-start] + asked
+        expected += tokenizer.encode(tail, allowed_special=allowed)
+        assert chat_ids(tokenizer, question) == expected
+    assert has_chat_template(tokenizer) and not has_chat_template(get_tokenizer("gpt2"))
