@@ -159,8 +159,9 @@ def fast_dtype(device):
 def autocast(device, dtype):
     """A `with` block whose matrix multiplications are in dtype, bfloat16 or float32.
 
-    bfloat16 has three digits, and is often faster: `fast_dtype` says where. Weights
-    that are trained are cast once for the whole block: do not take a step within it.
+    bfloat16 has two to three digits, and is often faster: `fast_dtype` says where.
+    Weights that are trained are cast once for the whole block: do not take a step
+    within it.
     """
     is_bf16 = dtype == torch.bfloat16
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=is_bf16)
