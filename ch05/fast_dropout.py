@@ -1,4 +1,4 @@
-"""Dropout that costs a CPU little (used, not taught; 5.7 measures it).
+"""Dropout that draws faster on a CPU (used, not taught; 5.7 measures what it gains).
 
 PyTorch draws a CPU's random numbers one after another, on one core, and attention with
 dropout computes and keeps several matrices of the size of its weights. Here four

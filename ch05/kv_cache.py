@@ -1,4 +1,4 @@
-"""A key-value cache: what attention has computed once is not computed again (5.3).
+"""A key-value cache (5.3): until the window is full, attention computes a token once.
 
 Shapes: b = batch; num_new = tokens that the cache has not seen; num_tokens = all.
 """
