@@ -1,4 +1,4 @@
-"""Proof that a model holds the weights of its file (support: used, not taught).
+"""A test that a model holds the weights of its file (support: used, not taught).
 
 GPT-2 is computed a second time, in NumPy and straight from the file's arrays; then each
 part of the model gets the same input and must give the same output.

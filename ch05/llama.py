@@ -1,4 +1,4 @@
-"""From GPT-2 to Llama: what changed in six years (section 5.6; Touvron et al. 2023).
+"""From GPT-2 to Llama: what changed from 2019 to 2024 (5.6; Touvron et al. 2023).
 
 Shapes: b = batch; head_dim = emb_dim / n_heads; n_kv_groups = heads of keys and values.
 """

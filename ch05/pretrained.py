@@ -23,7 +23,7 @@ from ch02.messages import ending_in_a_line, say
 from ch05.certificate import CertificateError, fixed_logits
 from ch05.checkpoint import save_model
 from ch05.remote_files import is_fault
-from ch05.sources import SOURCES, Converted
+from ch05.sources import DESCRIPTIONS, SOURCES, Converted
 from ch05.training import create_train_val_loaders, evaluate_model
 
 PREFERRED = (
@@ -52,10 +52,12 @@ class Pretrained:
 def load_pretrained(name="auto", *, source="auto", device="cpu"):
     """Load a pretrained model and check it against its file: a Pretrained.
 
-    name: "gpt2-small (124M)" or one of OpenAI's three larger ones, "smollm2-135M",
-    "local", or "auto" for the first of 124M, SmolLM2 and local that can be had. source:
-    "auto", or the `title` of a class in ch05/sources.py. Raises FetchError when no
-    source has it, CertificateError when the model is not what its file says.
+    name: "gpt2-small (124M)" or one of OpenAI's three larger ones, "smollm2-135M"
+    (SmolLM2-135M-Instruct with 4-bit weights, which is already instruction-tuned),
+    "local" (trained on one story, by 5.2 or `make`), or "auto" for the first of 124M,
+    SmolLM2 and local that can be had. source: "auto", or the `title` of a class in
+    ch05/sources.py. Prints which model it is. Raises FetchError when no source has it,
+    CertificateError when the model is not what its file says.
     """
     if name == "auto":
         return load_first(PREFERRED, source, device)
@@ -63,7 +65,8 @@ def load_pretrained(name="auto", *, source="auto", device="cpu"):
     place, loaded = first_success(name, places(name, source), "load")
     model, tokenizer, config = loaded
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-    print(f"{name}, {millions:.1f} million parameters, from source: {place.title}")
+    what = f"{DESCRIPTIONS[name]}, {millions:.1f} million parameters"
+    print(f"{name}: {what}, from source: {place.title}")
     return Pretrained(model.to(device), tokenizer, name, place.title, config)
 
 
@@ -208,7 +211,8 @@ def list_models():
     for name in SOURCES:
         sources = places(name)
         here = [place.title for place in sources if place.is_here()]
-        say(f"{name:20} {'here: ' + ', '.join(here) if here else 'not here'}")
+        where = f"here: {', '.join(here)}" if here else "not here"
+        say(f"{name:20} {DESCRIPTIONS[name]}: {where}")
         unchecked += [f"{name} from {p.title}" for p in sources if p.unchecked()]
     say(
         "No sha256 is publicly known, so that a download is checked by its size and by "

