@@ -22,7 +22,7 @@ from ch06.spam_filter import (
 )
 
 OPPONENT = "logistic regression on characters"
-NUM_STEPS = 100  # at least so many, for ten messages make only two batches an epoch
+LEAST_STEPS = 100  # at least so many, for ten messages make only two batches an epoch
 
 
 @torch.no_grad()
@@ -68,13 +68,13 @@ def draw_messages(labels, size, seed):
 
 
 def learn(head, start, examples, seed, device):
-    """Train a head from its start on (features, label); as 6.7 does, or NUM_STEPS."""
+    """Train a head from its start on (features, label); as 6.7 does, or LEAST_STEPS."""
     head.load_state_dict(start)
     torch.manual_seed(seed)
     head.out_head.reset_parameters()
     lengths = [len(features) for features, _ in examples]
     loader = create_bucket_loader(examples, lengths, BATCH_SIZE, 0.0, seed)
-    num_epochs = max(NUM_EPOCHS, -(-NUM_STEPS // len(loader)))
+    num_epochs = max(NUM_EPOCHS, -(-LEAST_STEPS // len(loader)))
     optimizer = torch.optim.AdamW(head.parameters(), **SETTINGS, fused=True)
     for _ in training_steps(head, loader, optimizer, device, num_epochs):
         pass
@@ -120,7 +120,7 @@ def compare(train, test, sizes, seeds, device, name="auto"):
     return {key: np.array(rows) for key, rows in right.items()}
 
 
-def summary(right, groups, num_draws=2000):
+def summarize_answers(right, groups, num_draws=2000):
     """A table of accuracies and of differences from logistic regression, as text.
 
     The intervals of the differences hold 95 of 100 draws of whole groups of

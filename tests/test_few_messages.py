@@ -12,7 +12,7 @@ from torch import nn
 from ch06 import few_messages
 from ch06.classifier import Classifier
 from ch06.few_messages import (
-    NUM_STEPS,
+    LEAST_STEPS,
     OPPONENT,
     compare,
     draw_messages,
@@ -20,7 +20,7 @@ from ch06.few_messages import (
     randomize,
     right_answers,
     says_spam,
-    summary,
+    summarize_answers,
 )
 from ch06.spam import SAMPLE, read_messages, split_messages
 from tests.test_classifier import seeded_model
@@ -77,7 +77,7 @@ def test_as_many_steps_are_taken_as_are_said(monkeypatch, size, num_epochs):
     start = {key: value.clone() for key, value in classifier.head.state_dict().items()}
     learn(classifier.head, start, size * [(torch.ones(3, 16), 1)], 1, "cpu")
     assert seen == [(-(-size // 8), num_epochs)]
-    assert seen[0][0] * seen[0][1] >= NUM_STEPS
+    assert seen[0][0] * seen[0][1] >= LEAST_STEPS
 
 
 def test_answers_come_in_the_order_of_the_examples():
@@ -121,12 +121,12 @@ def test_all_ways_meet_the_same_messages(monkeypatch):
         return classifier, Codes(), "tiny"
 
     monkeypatch.setattr(few_messages, "create_classifier", create)
-    monkeypatch.setattr(few_messages, "NUM_STEPS", 2)
+    monkeypatch.setattr(few_messages, "LEAST_STEPS", 2)
     right = compare(train[::4], test[::3], (4, 8), (1, 2), "cpu")
     ways = "tiny", "random weights", OPPONENT
     assert set(right) == {(size, way) for size in (4, 8) for way in ways}
     assert {rows.shape for rows in right.values()} == {(2, len(test[::3]))}
-    table = summary(right, test["Group"][::3])
+    table = summarize_answers(right, test["Group"][::3])
     assert list(table.columns) == ["right", "points ahead"]
     assert (table["points ahead"][:, OPPONENT] == "").all()
 
@@ -134,11 +134,11 @@ def test_all_ways_meet_the_same_messages(monkeypatch):
 def test_the_summary_compares_message_by_message():
     right = {(10, OPPONENT): np.array([[1, 1, 0, 0], [1, 0, 0, 0]], dtype=bool)}
     right[10, "model"] = np.array([[1, 1, 1, 0], [1, 1, 1, 0]], dtype=bool)
-    table = summary(right, pd.Series([1, 2, 3, 4]))
+    table = summarize_answers(right, pd.Series([1, 2, 3, 4]))
     assert table.loc[(10, OPPONENT), "right"] == "37.5% (25.0% to 50.0%)"
     assert table.loc[(10, "model"), "right"] == "75.0% (75.0% to 75.0%)"
     shown = table.loc[(10, "model"), "points ahead"]
     mean, low, high = map(float, re.findall(r"[+-][\d.]+", shown))
     assert mean == 37.5 and 0 <= low < 37.5 < high
-    alike = summary(right, pd.Series([1, 1, 1, 1]))
+    alike = summarize_answers(right, pd.Series([1, 1, 1, 1]))
     assert alike.loc[(10, "model"), "points ahead"] == "+37.5 (+37.5 to +37.5)"

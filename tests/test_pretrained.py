@@ -261,7 +261,7 @@ def test_auto_offline_with_nothing_here_is_local(downloads, tiny_config, capsys)
     said = capsys.readouterr().out.splitlines()
     reason = "cannot be had: not here, and LLMS_OFFLINE forbids fetching it"
     assert said[:2] == [f"{SMALL} {reason}", f"smollm2-135M {reason}"]
-    assert said[2].startswith("local, ")
+    assert said[2].startswith("local: trained on one story, ")
 
 
 def test_auto_prefers_gpt2(published, folder):
