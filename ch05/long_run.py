@@ -23,7 +23,8 @@ def initialize(model):
     Normal numbers of standard deviation 0.02, or 0.01 for the positions, as OpenAI's
     code has it; biases of 0; the token embedding as output layer. The layers whose
     outputs are added to the residual stream, two in each block, start smaller by the
-    root of their number, so that their sum does not grow with the depth.
+    root of their number, so that the growth of the stream does not depend on how many
+    blocks there are.
     """
     model.out_head.weight = model.tok_emb.weight
     for name, parameter in model.named_parameters():
@@ -120,10 +121,10 @@ class StepBatches:
 class ClippedGradients:
     """What `add_gradients` does, part by part, and not longer than max_norm in all.
 
-    A batch is cut into num_parts equal parts; the sum is the whole batch's gradient, in
-    the memory of one part. dtype: what matrix products are computed in. `loss` and
-    `norm`, before it was clipped, are those of the last batch. Raises
-    FloatingPointError, before any weight has changed, if they are not finite.
+    A batch is cut into num_parts equal parts; without dropout, the sum is the whole
+    batch's gradient, in the memory of one part. dtype: what matrix products are
+    computed in. `loss` and `norm`, before it was clipped, are those of the last batch.
+    Raises FloatingPointError, before any weight has changed, if they are not finite.
     """
 
     def __init__(self, num_parts=1, max_norm=1.0, dtype=torch.float32):

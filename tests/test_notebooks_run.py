@@ -27,7 +27,13 @@ SMALL = {
         "cfg": GPT_CONFIG_124M | {"emb_dim": 32, "n_heads": 4, "n_layers": 2},
         "max_new_tokens": 5,
     },
-    "ch05/5.2_training_for_hours.ipynb": {"num_steps": 12, "stop_at": 5},
+    "ch05/5.2_training_for_hours.ipynb": {
+        "num_steps": 12,
+        "stop_at": 5,
+        "depths": (1, 2),
+        "seeds": (1,),
+        "tiny_steps": 3,
+    },
     "ch05/5.7_where_the_time_goes.ipynb": {
         "cfg": GPT_CONFIG_124M
         | {"context_length": 32, "emb_dim": 32, "n_heads": 4, "n_layers": 2},
