@@ -131,7 +131,7 @@ def keep_choice(names, choice):
 
 
 def fast_math(device):
-    """Set what makes training on this device fast, and float32 stays float32.
+    """Set what usually makes training faster on this device; float32 stays float32.
 
     The faster ones of PyTorch's matrix multiplications where they are as exact as the
     usual ones: on many CPUs those of oneDNN. On a CPU with glibc, memory is also kept

@@ -56,7 +56,10 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class Rhythm:
-    """How often a run looks up, and how it fits into memory; the result is the same."""
+    """How often a run looks up, and how it fits into memory.
+
+    The result is the same, unless dropout draws other masks for more or fewer parts.
+    """
 
     eval_freq: int = 100  # steps between two evaluations
     eval_iter: int = 8  # batches that an evaluation looks at
