@@ -57,7 +57,7 @@ def keep_vocabulary(folder, tokenizer):
     path = folder / VOCABULARY
     if not os.path.lexists(path):
         tokenizer.save(path)
-    elif not holds(path, tokenizer):
+    elif not is_saved_in(path, tokenizer):
         with replacing(path) as temporary:
             tokenizer.save(temporary)
             if sha256_of(temporary) != known_sha256(folder):
@@ -66,7 +66,7 @@ def keep_vocabulary(folder, tokenizer):
     return sha256_of(path)
 
 
-def holds(path, tokenizer):
+def is_saved_in(path, tokenizer):
     """True if a file holds this BPETokenizer; False for another, and for no file."""
     with suppress(ValueError):
         saved = BPETokenizer.load(path)

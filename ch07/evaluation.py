@@ -4,6 +4,7 @@ An entry is a dict of instruction, input and output, maybe of its category and m
 its output is the reference that an answer is compared with.
 """
 
+import re
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from rouge_score.rouge_scorer import RougeScorer
+from torch import nn
 from tqdm.auto import tqdm
 
 from ch02.words import cut_words, fold_text, separate
@@ -29,9 +31,24 @@ class Answer(NamedTuple):
     has_ended: bool
 
 
-def generate_answers(model, tokenizer, entries, max_new_tokens=64, batch_size=16):
-    """The likeliest Answer to each entry, in batches of prompts of similar length."""
-    prompts = [tokenizer.encode_ordinary(format_prompt(entry)) for entry in entries]
+def generate_answers(
+    model,
+    tokenizer,
+    entries,
+    max_new_tokens=64,
+    batch_size=16,
+    prompts=None,
+    eos_id=None,
+):
+    """The likeliest Answer to each entry, in batches of prompts of similar length.
+
+    prompts: token ids for each entry, by default in Alpaca's form; eos_id: the token
+    that ends an answer, by default the end of text.
+    """
+    if prompts is None:
+        prompts = [tokenizer.encode_ordinary(format_prompt(entry)) for entry in entries]
+    if eos_id is None:
+        eos_id = tokenizer.eot_token
     answers = [None] * len(entries)
     order = sorted(range(len(entries)), key=lambda i: len(prompts[i]))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
@@ -41,7 +58,7 @@ def generate_answers(model, tokenizer, entries, max_new_tokens=64, batch_size=16
             [prompts[i] for i in batch],
             max_new_tokens,
             model.context_length,
-            eos_id=tokenizer.eot_token,
+            eos_id=eos_id,
         )
         for i, row in zip(batch, rows):
             new_ids = row[len(prompts[i]) :]
@@ -163,3 +180,31 @@ def paired_bootstrap(before, after, num_draws=10_000, seed=123):
     rng = np.random.default_rng(seed)
     drawn = rng.choice(rises, (num_draws, len(rises))).mean(axis=1)
     return rises.mean(), *np.quantile(drawn, [0.025, 0.975])
+
+
+def holds(reference, text):
+    """Whether a text holds the reference somewhere, word for word, both normalized."""
+    pattern = rf"(?<!\w){re.escape(normalize(reference))}(?!\w)"
+    return re.search(pattern, normalize(text)) is not None
+
+
+@torch.no_grad()
+def loss_parts(model, prompts, answers, end_id, batch_size=8):
+    """Nats of each answer's tokens, nats of its end, number of both: (num_answers, 3).
+
+    prompts and answers are token ids. The first two columns over the third are the
+    loss per token.
+    """
+    rows, device = [], model.tok_emb.weight.device
+    pairs = zip(prompts, answers, strict=True)
+    texts = [torch.tensor([*prompt, *answer, end_id]) for prompt, answer in pairs]
+    for i in range(0, len(texts), batch_size):
+        batch = texts[i : i + batch_size]
+        idx = nn.utils.rnn.pad_sequence(batch, True, end_id).to(device)
+        with evaluating(model):
+            logits = model(idx[:, :-1]).float().transpose(1, 2)
+        losses = F.cross_entropy(logits, idx[:, 1:], reduction="none").cpu()
+        for prompt, text, row in zip(prompts[i:], batch, losses):
+            found = row[len(prompt) - 1 : len(text) - 1]
+            rows.append((found[:-1].sum().item(), found[-1].item(), len(found)))
+    return np.array(rows)

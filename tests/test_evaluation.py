@@ -17,6 +17,8 @@ from ch07.evaluation import (
     copy_input,
     draw_distractors,
     generate_answers,
+    holds,
+    loss_parts,
     normalize,
     paired_bootstrap,
     prefers_references,
@@ -64,6 +66,18 @@ def test_prompts_of_similar_length_are_answered_together(
     assert generate_answers(model, tokenizer, entries) == 21 * [Answer(",", True)]
     assert [len(lengths) for lengths in asked] == [16, 5]
     assert sum(asked, []) == sorted(sum(asked, []))
+
+
+def test_answers_go_on_from_the_prompts_that_are_given(model, tokenizer, entries):
+    prompts = [[5, 6], [7, 8, 9], [10]]
+    end = generate(model, [prompts[0]], 3, 128)[0][-1]  # so that one answer ends
+    how = {"max_new_tokens": 4, "batch_size": 2, "prompts": prompts, "eos_id": end}
+    answers = generate_answers(model, tokenizer, entries[:3], **how)
+    for prompt, answer in zip(prompts, answers):
+        row = generate(model, [prompt], 4, 128, eos_id=end)[0]
+        assert answer.text == tokenizer.decode(row[len(prompt) :]).strip()
+        assert answer.has_ended == (len(row) < len(prompt) + 4)
+    assert answers[0].has_ended
 
 
 def test_an_answer_that_ends_is_told_from_one_cut_off(model, tokenizer, entries):
@@ -273,3 +287,34 @@ def test_bootstrap_is_paired():
     """What all entries gain alike is certain, however much the entries differ."""
     before = np.arange(50.0)
     assert paired_bootstrap(before, before + 2) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("reference", "text", "expected"),
+    [
+        ("light", 'The opposite of "heavy" is "light".', True),
+        ("Light.", "light", True),
+        ("light", "It is lighter than before.", False),
+        ("light", "It is dark.", False),
+        ("5 cm", "That makes 15 cm.", False),
+        ("5 cm", "That makes  5  CM!", True),
+        ("+", "The sign is + here", True),
+        ("a.b", "It is axb.", False),
+    ],
+)
+def test_an_answer_holds_whole_words_of_the_reference(reference, text, expected):
+    assert holds(reference, text) is expected
+
+
+def test_parts_of_a_loss_add_up_to_it(model, tokenizer, entries):
+    some = entries[:11]  # more than a batch
+    prompts = [tokenizer.encode_ordinary(format_prompt(entry)) for entry in some]
+    outputs = [tokenizer.encode_ordinary(entry["output"]) for entry in some]
+    parts = loss_parts(model, prompts, outputs, EOT)
+    for entry, output, (tokens, end, number) in zip(some, outputs, parts):
+        (loss,) = answer_losses(model, tokenizer, entry, [entry["output"]])
+        assert number == len(output) + 1
+        assert (tokens + end) / number == pytest.approx(loss.item(), rel=1e-4)
+    other = loss_parts(model, prompts, outputs, end_id=11)
+    assert np.allclose(other[:, 0], parts[:, 0], atol=1e-3)  # only the end differs
+    assert not np.isclose(other[:, 1], parts[:, 1], atol=1e-3).any()
