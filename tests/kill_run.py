@@ -32,6 +32,7 @@ from tests.tiny_run import SETTINGS, tiny_run
 
 STEPS_PER_KILL = 6  # more than an attempt gets to take, so that the run outlasts them
 MOST_OPERATIONS = 50  # that an attempt is let do, about two saves
+STOPS = signal.SIGINT, signal.SIGTERM
 OPERATIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"}
 
 
@@ -55,8 +56,10 @@ def attempt(path, settings, operation=0, seconds=600.0):
     seconds: after which it is killed. Raises RuntimeError if it failed.
     """
     said = path.with_suffix(".txt")
+    # Python drops what is raised while it tidies up after a fork
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     process = os.fork()
-    if process == 0:
+    if process == 0:  # it goes with this process, which kills it
         os._exit(run_quietly(path, settings, operation, said))
     status = wait(process, seconds)
     if status not in (0, -signal.SIGKILL):
@@ -85,6 +88,7 @@ def wait(process, seconds):
     """
     end = time.monotonic() + seconds
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         while time.monotonic() < end:
             ended, status = os.waitpid(process, os.WNOHANG)
             if ended:

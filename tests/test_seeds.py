@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ch02.tokenizer import get_tokenizer
-from ch06 import batches, classifier, spam, spam_filter
+from ch06 import batches, classifier, few_messages, spam, spam_filter
 from ch07 import assistant, evaluation, instructions, lora
 from tests.notebooks import ROOT
 from tests.test_classifier import seeded_classifier, seeded_model, toy_messages
@@ -128,6 +128,34 @@ def trained_assistant(seed):
     return seen
 
 
+def random_numbers(seed):
+    model = seeded_model("GPT")
+    few_messages.randomize(model, seed)
+    return [parameter.tolist() for parameter in model.parameters()]
+
+
+def learned_head(seed):
+    """A head after a step or two from the same start."""
+    head = seeded_classifier(seeded_model("GPT")).head
+    start = {key: value.clone() for key, value in head.state_dict().items()}
+    examples = [(torch.ones(n, 16), n % 2) for n in LENGTHS[:16]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(few_messages, "LEAST_STEPS", 1)
+        patch.setattr(few_messages, "NUM_EPOCHS", 1)
+        few_messages.learn(head, start, examples, seed, "cpu")
+    return head.out_head.weight.tolist()
+
+
+def new_assistant(seed):
+    """The matrices before training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assistant, "load_parts", lambda: (ENTRIES[:40], ENTRIES[40:], []))
+        patch.setattr(assistant, "finetune_lora", lambda *run: None)
+        path = "assistant.safetensors"
+        model, *_ = assistant.finetuned_assistant(path, "auto", seed, None, 1)
+    return first_matrices(model)
+
+
 def preferences(seed):
     """With a model that prefers short answers."""
 
@@ -163,6 +191,12 @@ DRAWS = {
     assistant.create_instruction_loaders: instruction_loaders,
     assistant.add_lora: new_lora,
     assistant.train_assistant: trained_assistant,
+    assistant.finetuned_assistant: new_assistant,
+    few_messages.randomize: random_numbers,
+    few_messages.learn: learned_head,
+    few_messages.draw_messages: lambda seed: few_messages.draw_messages(
+        np.arange(60) % 2, 10, seed
+    ).tolist(),
     evaluation.draw_distractors: lambda seed: evaluation.draw_distractors(
         ENTRIES, seed=seed
     ),

@@ -506,6 +506,13 @@ class Letters:
         return "".join(map(chr, ids))
 
 
+class Promises(list):
+    """A loader that says it has a batch, and gives none."""
+
+    def __len__(self):
+        return 1
+
+
 LOOPS = {
     "train_model_simple": lambda *run: train_model_simple(*run, 1, 1, "A", Letters()),
     "train_model": lambda *run: train_model(*run, 1, 1, "A", Letters(), 0),
@@ -521,7 +528,7 @@ def test_the_bar_is_closed_when_an_evaluation_fails(loop, tiny_model, token_ids,
     batch = token_ids, targets
     optimizer = torch.optim.SGD(tiny_model.parameters(), lr=0.1)
     with pytest.raises(FloatingPointError, match="loss is nan: the loader") as error:
-        LOOPS[loop](tiny_model, [batch], [], optimizer, "cpu", 2)
+        LOOPS[loop](tiny_model, [batch], Promises(), optimizer, "cpu", 2)
     assert [bar.is_closed for bar in bars.made] == [True] and error
 
 
