@@ -39,7 +39,7 @@ SMALL = {
         | {"context_length": 32, "emb_dim": 32, "n_heads": 4, "n_layers": 2},
         "num_steps": 1,
     },
-    "ch06/6.7_finetuning.ipynb": {"num_epochs": 1},
+    "ch06/6.7_finetuning.ipynb": {"num_epochs": 1, "sizes": (10,), "seeds": (1,)},
     "ch06/6.8_spam_classifier.ipynb": {"seeds": (1,), "num_epochs": 1},
     "ch07/7.5_fitting_in_memory.ipynb": {"num_steps": 1, "ranks": (0,)},
     "ch07/7.6_instruction_finetuning.ipynb": {"num_train": 24, "num_epochs": 1},
