@@ -89,13 +89,13 @@ def pop_most_frequent(heap, pair_counts):
 def train_vocab(text, vocab_size, special_tokens):
     """Learn ({token bytes: id}, {special token: id}), vocab_size entries in all."""
     check_names(special_tokens)
+    check_whole(vocab_size=vocab_size)
     num_merges = vocab_size - 256 - len(special_tokens)
     if num_merges < 0:
         raise ValueError(
             f"vocab_size {vocab_size} is too small: 256 single bytes and "
             f"{len(special_tokens)} special tokens need {vocab_size - num_merges}"
         )
-    check_whole(vocab_size=vocab_size)
     words = Counter()
     for part in split_special(text, special_tokens):
         if part not in special_tokens:

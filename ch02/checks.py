@@ -58,3 +58,10 @@ def check_number(lowest, highest=math.inf, **values):
     for name, value in values.items():
         if not is_number(value, lowest, highest):
             raise ValueError(f"{name} is {value!r}; it must be {expected}")
+
+
+def check_share(**values):
+    """Raise ValueError naming a value that is not a number above 0 and at most 1."""
+    for name, value in values.items():
+        if not is_number(value, 0, 1) or value == 0:
+            raise ValueError(f"{name} is {value!r}; it must be above 0 and at most 1")

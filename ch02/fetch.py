@@ -116,9 +116,8 @@ def fetch(urls, path, *, sha256=None, size=None, progress=True):
             raise FetchError(offline_words(urls, path, size))
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            if not is_complete(
-                path, part.sha256, size
-            ):  # another process was not faster
+            # another process may have been faster
+            if not is_complete(path, part.sha256, size):
                 complete(part, urls, path, progress)
     except BrokenPipeError:
         raise  # nobody reads what is printed: no fault of the file's

@@ -8,7 +8,14 @@ from functools import partial
 
 import torch
 
-from ch02.checks import check_number, check_rows, check_whole, is_number, is_whole
+from ch02.checks import (
+    check_number,
+    check_rows,
+    check_share,
+    check_whole,
+    is_number,
+    is_whole,
+)
 from ch05.fast_decoding import is_cacheable
 from ch05.kv_cache import CachedLogits, pad_right
 from ch05.training import context_size_of, evaluating
@@ -53,7 +60,7 @@ def keep_top_p(probas, top_p):
 
     The rest get 0. The likeliest token always stays.
     """
-    check_number(1e-9, 1, top_p=top_p)
+    check_share(top_p=top_p)
     highest_first, order = probas.sort(dim=-1, descending=True, stable=True)
     likelier = highest_first.cumsum(dim=-1) - highest_first  # all before a token
     is_out = torch.zeros_like(probas, dtype=torch.bool)
@@ -134,7 +141,7 @@ def check_settings(
     """Raise ValueError naming the setting that cannot be meant."""
     check_whole(0, max_new_tokens=max_new_tokens)
     check_number(0, temperature=temperature)
-    check_number(1e-9, 1, top_p=top_p)
+    check_share(top_p=top_p)
     check_number(0.01, 100, repetition_penalty=repetition_penalty)
     if top_k is not None:
         check_whole(top_k=top_k)

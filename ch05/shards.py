@@ -20,13 +20,8 @@ from ch02.files import sha256_of
 from ch02.json_files import content_sha256, read_sealed, write_sealed
 
 INDEX = "shards.json"
-INDEX_KEYS = {
-    "dtype",
-    "end",
-    "eot_id",
-    "shards",
-    "vocab_size",
-}  # of an index, among others
+# keys of an index, among others
+INDEX_KEYS = {"dtype", "end", "eot_id", "shards", "vocab_size"}
 SPLITS = "train", "val"
 ID_TYPES = {"uint16": np.dtype("<u2"), "uint32": np.dtype("<u4")}
 MEND = (

@@ -189,7 +189,7 @@ def holds(reference, text):
 
 
 @torch.no_grad()
-def loss_parts(model, prompts, answers, end_id, batch_size=8):
+def loss_parts(model, prompts, answers, end_id, batch_size=2):
     """Nats of each answer's tokens, nats of its end, number of both: (num_answers, 3).
 
     prompts and answers are token ids. The first two columns over the third are the

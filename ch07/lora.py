@@ -1,4 +1,4 @@
-"""LoRA: fine-tuning by two thin matrices beside each frozen one (7.6; Hu et al. 2021).
+"""LoRA: fine-tuning by two thin matrices beside each frozen one (7.5; Hu et al. 2021).
 
 Shapes: b = batch; A is (in_dim, rank), B is (rank, out_dim).
 """
@@ -92,7 +92,7 @@ def adapter_parameters(model):
 
 
 def save_adapter(path, model, rank, alpha, **metadata):
-    """Write the matrices A and B alone: a hundredth of what the model takes."""
+    """Write the matrices A and B alone: some hundredths of what the model takes."""
     cfg = {"rank": rank, "alpha": alpha}
     save_weights(path, adapter_parameters(model), cfg, **metadata)
 

@@ -194,7 +194,8 @@ def test_single_bytes_and_special_tokens_need_no_text():
     ("text", "vocab_size", "reason"),
     [
         ("abab", 256, "vocab_size 256 is too small.*need 257"),
-        ("abab", -1, "too small"),
+        ("abab", -1, "vocab_size is -1; it must be a whole number"),
+        ("abab", "300", "vocab_size is .300.; it must be a whole number"),
         ("a b", 259, "smaller vocab_size"),
         ("", 258, "more text"),
     ],
