@@ -16,7 +16,8 @@ from ch02.messages import one_line
 
 PIECE = 2**16  # characters; tiktoken gives up on white space 15 times as long
 BATCH_CHARACTERS = 2**22  # that the threads of a tokenizer share
-LAST_CUT = re.compile(r".*\S(?=[ \t\r\n])", re.DOTALL)
+# What Python counts as white space and GPT-2's pattern does not may stand before a cut.
+LAST_CUT = re.compile(r".*[\S\x1c-\x1f](?=[ \t\r\n])", re.DOTALL)
 
 
 class Piece(NamedTuple):

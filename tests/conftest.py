@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 from filelock import FileLock
+from hypothesis import settings
 
 from ch02.fetch import downloads_folder
 from ch02.tokenizer import get_tokenizer
@@ -22,6 +23,10 @@ from tests.ollama import stand_in
 # Tiny models gain nothing from more threads, and wait for each of them where the cores
 # have other work; the processes that tests start compute so too.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+# Properties are tried on the same examples each run, on slow machines too; to look for
+# new ones: `python -m pytest --hypothesis-profile=default tests/test_tokenizer.py`.
+settings.register_profile("course", derandomize=True, deadline=None)
+settings.load_profile("course")
 TINY = GPT_CONFIG_124M | {
     "vocab_size": 101,
     "context_length": 12,

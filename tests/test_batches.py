@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ch02.fetch import downloads_folder
@@ -35,7 +35,6 @@ def examples_of(lengths):
     ]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=80), st.integers(1, 100))
 def test_every_index_comes_once_an_epoch(lengths, batch_size):
     buckets = LengthBuckets(lengths, batch_size)
@@ -47,7 +46,6 @@ def test_every_index_comes_once_an_epoch(lengths, batch_size):
         assert set(sizes[:-1]) <= {batch_size} and sizes[-1] <= batch_size
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=80), st.integers(1, 20))
 def test_no_batch_reaches_into_another_ones_lengths(lengths, batch_size):
     lengths = torch.tensor(lengths)

@@ -19,7 +19,7 @@ from ch02.bpe import (
 )
 from ch02.dataset import load_text
 
-SAME_EACH_RUN = settings(max_examples=300, derandomize=True, deadline=None)
+MANY = settings(max_examples=300)
 SINGLE_BYTES = {bytes([value]): value for value in range(256)}
 NUM_MERGES = 200
 
@@ -84,7 +84,7 @@ def test_each_code_point_is_of_the_kind_that_tiktoken_finds(kind):
     assert not set(ours) ^ set(theirs)
 
 
-@SAME_EACH_RUN
+@MANY
 @given(st.text(st.characters()))
 def test_pre_tokens_leave_nothing_out(text):
     assert "".join(SPLIT_PATTERN.findall(text)) == text
@@ -145,7 +145,7 @@ def test_among_equals_the_smaller_left_id_wins_then_the_smaller_right_id():
     assert learn_merges(words, 3) == [(97, 100), (98, 99), (98, 100)]
 
 
-@SAME_EACH_RUN
+@MANY
 @given(st.lists(st.text("abc", max_size=9).map(str.encode)))
 def test_training_equals_naive_training_up_to_the_last_merge(words):
     merges = learn_naively(words, num_merges=1000)
@@ -154,7 +154,7 @@ def test_training_equals_naive_training_up_to_the_last_merge(words):
         learn_merges(Counter(words), len(merges) + 1)
 
 
-@SAME_EACH_RUN
+@MANY
 @given(st.text(st.sampled_from("aab '1\né😀"), max_size=80), st.integers(0, 12))
 def test_a_trained_vocabulary_spells_the_naive_merges(text, num_merges):
     words = [word.encode() for word in SPLIT_PATTERN.findall(text)]
@@ -205,7 +205,7 @@ def test_a_vocabulary_that_cannot_be_had_is_refused(text, vocab_size, reason):
         train_vocab(text, vocab_size, ["<|x|>"])
 
 
-@SAME_EACH_RUN
+@MANY
 @given(st.data())
 def test_merging_bytes_equals_the_merges_applied_in_their_order(vocab, merges, data):
     tokens = st.sampled_from(list(vocab))

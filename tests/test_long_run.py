@@ -180,7 +180,7 @@ sizes = st.integers(1, 12).flatmap(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes, st.integers(0, 2**40))
 def test_a_pass_takes_each_window_once_and_drops_what_is_left_over(sizes, seed):
     batch_size, num_windows = sizes
@@ -193,7 +193,7 @@ def test_a_pass_takes_each_window_once_and_drops_what_is_left_over(sizes, seed):
         assert {*taken} <= {*range(num_windows)}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sizes, st.integers(0, 50), st.integers(0, 50))
 def test_a_batch_depends_on_seed_and_step_alone(sizes, start, num_more):
     """Not on where the run began, nor on what was asked for before."""
@@ -210,7 +210,7 @@ def test_a_batch_depends_on_seed_and_step_alone(sizes, start, num_more):
     assert num_more == 0 or step == num_steps - 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 9))
 def test_the_shares_of_all_processes_are_the_batch(world_size, share, extra):
     batch_size = world_size * share

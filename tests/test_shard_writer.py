@@ -90,7 +90,7 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in paths}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     texts=st.lists(
         st.text(st.characters(exclude_categories=["Cs"]), max_size=20), max_size=12
@@ -441,7 +441,7 @@ def take_away(path, draw):
     path.unlink()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     shard_tokens=st.integers(1, 40),

@@ -69,7 +69,7 @@ def change_index(folder, **changes):
     write_index(folder, read_index(folder) | changes)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     lengths=st.lists(st.integers(1, 30), min_size=1, max_size=5),
     max_length=st.integers(1, 8),

@@ -527,7 +527,7 @@ WORDS = st.lists(st.sampled_from([*"abcdef1!", "22"]), max_size=12)
 THRESHOLDS = st.integers(10, 100).map(lambda percent: percent / 100)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(WORDS.map(" ".join), max_size=12), THRESHOLDS)
 @example(["a b c d", "a b c d e", "a b c d e f", "b c d e f"], 0.8)
 @example(["", "a", "", " ", "!"], 0.8)
@@ -542,7 +542,7 @@ def test_groups_equal_those_by_brute_force(texts, threshold):
     assert found.tolist() == pd.factorize(found)[0].tolist()  # numbered as they come
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.sampled_from([0.2, 0.4, 0.6, 0.8]))
 def test_texts_of_many_blocks_are_grouped_alike(seed, threshold):
     texts = many_texts(60, num_words=40, seed=seed)
@@ -628,7 +628,7 @@ TABLES = st.lists(
 
 
 @pytest.mark.filterwarnings("error")
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(TABLES, st.sampled_from([(7, 1, 2), (17, 1, 2), (1, 1, 1), (8, 0, 2)]))
 @example(pd.DataFrame({"Label": [], "Group": []}), (7, 1, 2))
 @example(pd.DataFrame({"Label": ["a"] * 3, "Group": [1, 2, 3]}), (17, 1, 2))
@@ -685,7 +685,7 @@ REFUSALS = re.compile(
 
 
 @pytest.mark.filterwarnings("error")
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(0, 25), st.integers(0, 25), st.integers(1, 30))
 @example(0, 0, 1)
 @example(1, 0, 1)

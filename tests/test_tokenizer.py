@@ -26,7 +26,7 @@ from ch02.tokenizer import (
 )
 from ch02.vocabulary import gpt2_files, pair_surrogates
 
-SAME_EACH_RUN = settings(max_examples=300, derandomize=True, deadline=None)
+MANY = settings(max_examples=300)
 END = "<|endoftext|>"
 FAMILY = "\N{WOMAN}\u200d\N{MAN}\u200d\N{GIRL}"
 ALPHABETS = {
@@ -101,7 +101,7 @@ def assert_same_ids(pair, text):
         assert same, f"{text[:200]!a}, allowed: {allowed}"
 
 
-@settings(SAME_EACH_RUN, max_examples=2000)
+@settings(MANY, max_examples=2000)
 @given(ANY_STRING)
 def test_any_string_has_tiktokens_ids(pair, text):
     assert_same_ids(pair, text)
@@ -130,7 +130,7 @@ def test_the_story_has_tiktokens_ids(pair):
     assert_same_ids(pair, load_text())
 
 
-@SAME_EACH_RUN
+@MANY
 @given(st.text())
 def test_text_comes_back(pair, text):
     ours, _ = pair
@@ -139,7 +139,7 @@ def test_text_comes_back(pair, text):
         assert ours.decode(ours.encode(spelled, allowed_special={END})) == spelled
 
 
-@SAME_EACH_RUN
+@MANY
 @given(data=st.data())
 def test_any_ids_have_tiktokens_text(pair, data):
     ours, theirs = pair
@@ -385,7 +385,7 @@ def test_simple_tokenizer_worked_by_hand():
     assert WORDS.decode([0, 2, 1, 4, 1, 3]) == "Hi, you -- you."
 
 
-@SAME_EACH_RUN
+@MANY
 @given(st.text())
 def test_words_come_back(text):
     vocab = {word: i for i, word in enumerate(dict.fromkeys(split_words(text)))}
