@@ -22,6 +22,9 @@ SMALL = {
         "cfg": GPT_CONFIG_124M
         | {"context_length": 64, "emb_dim": 32, "n_heads": 4, "n_layers": 2},
         "num_epochs": 1,
+        "small": {"emb_dim": 16, "n_heads": 2, "n_layers": 1},
+        "small_epochs": 2,
+        "seeds": (1,),
     },
     "ch05/5.3_kv_cache.ipynb": {
         "cfg": GPT_CONFIG_124M | {"emb_dim": 32, "n_heads": 4, "n_layers": 2},
@@ -38,6 +41,7 @@ SMALL = {
         "cfg": GPT_CONFIG_124M
         | {"context_length": 32, "emb_dim": 32, "n_heads": 4, "n_layers": 2},
         "num_steps": 1,
+        "num_rounds": 2,
     },
     "ch06/6.7_finetuning.ipynb": {"num_epochs": 1, "sizes": (10,), "seeds": (1,)},
     "ch06/6.8_spam_classifier.ipynb": {"seeds": (1,), "num_epochs": 1},
