@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -23,6 +24,10 @@ from tests.ollama import stand_in
 # Tiny models gain nothing from more threads, and wait for each of them where the cores
 # have other work; the processes that tests start compute so too.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+# Started in the background of a script, this process would ignore Ctrl-C, and so would
+# the processes that tests start to see what Ctrl-C does to them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Properties are tried on the same examples each run, on slow machines too; to look for
 # new ones: `python -m pytest --hypothesis-profile=default tests/test_tokenizer.py`.
 settings.register_profile("course", derandomize=True, deadline=None)
