@@ -1,6 +1,6 @@
 # make             train a GPT on a short story and draw ch05/train_plot.png
 # make test        run the tests
-# make lint        let ruff read the code, which `make test` does as well
+# make lint        check the code and its imports, which `make test` does as well
 # make lab         open the notebooks in JupyterLab
 # make notebooks   run every notebook in full and save its outputs
 # make shakespeare train on tiny Shakespeare for three minutes, killed on the way
@@ -28,13 +28,14 @@ train: $(READY)
 	@.venv/bin/python -m ch05.pretrain --text="$$LLMS_TEXT"
 
 test: $(READY)
-	@.venv/bin/python -m ch05.pretrained get smollm2-135M \
+	@.venv/bin/python -m support.weights get smollm2-135M \
 	  || echo "The tests that need SmolLM2's file will be skipped."
 	@.venv/bin/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(READY)
 	@.venv/bin/python -m ruff check .
 	@.venv/bin/python -m ruff format --check .
+	@.venv/bin/lint-imports --no-cache --no-logo
 
 lab: $(READY)
 	@.venv/bin/python -m jupyter lab

@@ -23,20 +23,20 @@ from torch.utils.data import DataLoader
 
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M
-from ch05.checkpoint import build_model
-from ch05.device import fast_math
 from ch05.openai_weights import MODEL_CONFIGS
-from ch05.pretrained import load_pretrained
 from ch06.baselines import wilson_interval
 from ch06.classifier import Classifier, calc_accuracy_loader
 from ch06.spam import load_messages, split_messages
-from ch06.spam_filter import (
+from support.apps.spam_filter import (
     BATCH_SIZE,
     NUM_EPOCHS,
     create_classifier,
     create_loaders,
     train_head,
 )
+from support.device.device import fast_math
+from support.weights.checkpoint import build_model
+from support.weights.pretrained import load_pretrained
 
 NAME = "smollm2-135M"
 MAX_LENGTH = 120  # tokens to which the book pads

@@ -1,10 +1,10 @@
 """Decoding measured: `python -m benchmarks.decoding` (some minutes).
 
 GPT-2 124M with random weights goes on from 4 tokens by 200, always the likeliest: ours
-without and with the key-value cache, ours readied with smaller weights, and
+without and with the key-value cache, within `FastDecoding`, with float16 weights, and
 transformers' `generate` with the same weights, in one run, in float32. Where there are
-two ways to multiply it exactly (`ch05/precision.py`), both are measured. Trust the
-ratios: machines differ, and are noisy.
+two ways to multiply it exactly (`support/device/precision.py`), both are measured.
+Trust the ratios: machines differ, and are noisy.
 """
 
 import statistics
@@ -15,21 +15,22 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.table import Row
-from ch02.fetch import downloads_folder
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
-from ch05.precision import float32_precision
-from ch05.pretrained import load_pretrained
-from ch05.readied import CLASSES, logit_error, ready_for_decoding
-from ch05.smollm2 import GGUF
-from tests.test_gpt import copy_from_transformers
+from support.device.fast_decoding import FastDecoding
+from support.device.half_precision import half_precision_copy, logit_error
+from support.device.precision import float32_precision
+from support.download.fetch import downloads_folder
+from support.weights.pretrained import load_pretrained
+from support.weights.reference import copy_from_transformers
+from support.weights.smollm2 import GGUF
 
 PROMPT = torch.tensor([[15496, 11, 314, 716]])  # Hello, I am
 NUM_TOKENS = 200
 RUNS = 5
 OURS, THEIRS, UNCACHED = "ours, cached", "transformers", "ours, uncached"
-HALF, INT8 = "ours, float16 weights", "ours, int8 weights"
-EXACT = OURS, THEIRS, UNCACHED  # they write the same text
+FAST, HALF = "ours, FastDecoding", "ours, float16 weights"
+EXACT = OURS, FAST, THEIRS, UNCACHED  # they write the same text
 MOST_OFF = 0.02  # of the logits' spread, with float16 weights
 
 
@@ -47,6 +48,12 @@ def generate_ours(model, num_tokens, use_cache):
     """Our prompt and its continuation, (1, 4 + num_tokens)."""
     context_size = model.context_length
     return generate(model, PROMPT, num_tokens, context_size, use_cache=use_cache)
+
+
+def generate_fast(model, num_tokens):
+    """The same within `FastDecoding`."""
+    with FastDecoding():
+        return generate_ours(model, num_tokens, use_cache=True)
 
 
 def generate_theirs(model, num_tokens):
@@ -87,8 +94,8 @@ def measure_rows():
         Row("decoding", name, peer, speeds[name], speeds[peer], "tokens/s", goal)
         for name, peer, goal in (
             (OURS, THEIRS, 1.0),
+            (FAST, THEIRS, None),
             (HALF, THEIRS, 3.0),
-            (INT8, THEIRS, 5.0),
             (OURS, UNCACHED, None),
         )
     ]
@@ -96,59 +103,52 @@ def measure_rows():
 
 
 def create_writers():
-    """What writes a continuation of num_tokens, by name; notes on readied models."""
+    """What writes a continuation of num_tokens, by name; notes on half precision."""
     ours, theirs = twins()
-    copies = {weights: ready_for_decoding(ours, weights) for weights in CLASSES}
+    halved = half_precision_copy(ours)
     writers = {
         OURS: partial(generate_ours, ours, use_cache=True),
-        HALF: partial(generate_ours, copies["float16"], use_cache=True),
-        INT8: partial(generate_ours, copies["int8"], use_cache=True),
+        FAST: partial(generate_fast, ours),
+        HALF: partial(generate_ours, halved, use_cache=True),
         THEIRS: partial(generate_theirs, theirs),
         UNCACHED: partial(generate_ours, ours, use_cache=False),
     }
-    errors = measure_errors(ours, copies, PROMPT, NUM_TOKENS)
-    if (off := errors["float16"][0]) > MOST_OFF:
+    off, num_same = measure_error(ours, halved, PROMPT, NUM_TOKENS)
+    if off > MOST_OFF:
         raise RuntimeError(f"float16 weights put logits off by {off:.1%}")
-    return writers, [*describe_errors("random weights", errors), *trained_notes()]
+    return writers, [describe_error("random weights", off, num_same), trained_note()]
 
 
-def measure_errors(model, copies, prompt, num_tokens):
-    """How readied copies, {weights: model}, differ from the one that they are made of.
+def measure_error(model, halved, prompt, num_tokens):
+    """How a copy differs from its model: `logit_error`, and the number of equal tokens.
 
-    {weights: (`logit_error` on what the model writes, how many of its tokens a copy
-    writes before another one)}.
+    The latter are what it writes until its first token that is another one.
     """
     text = generate(model, prompt, num_tokens, model.context_length)[0]
-    errors = {}
-    for weights, readied in copies.items():
-        found = generate(readied, prompt, num_tokens, model.context_length)[0]
-        num_same = int((found == text).cumprod(0).sum()) - prompt.shape[1]
-        errors[weights] = logit_error(model, readied, text.tolist()), num_same
-    return errors
+    found = generate(halved, prompt, num_tokens, model.context_length)[0]
+    num_same = int((found == text).cumprod(0).sum()) - prompt.shape[1]
+    return logit_error(model, halved, text.tolist()), num_same
 
 
-def describe_errors(whose, errors):
-    """A sentence for each kind of weights."""
-    return [
-        f"Readied with {weights} weights, logits of {whose} are off by at most "
-        f"{off:.1%} of their spread; the first {num_same} tokens are the same."
-        for weights, (off, num_same) in errors.items()
-    ]
+def describe_error(whose, off, num_same):
+    """A sentence about what float16 weights change."""
+    return (
+        f"With float16 weights, logits of {whose} are off by at most {off:.1%} of "
+        f"their standard deviation; the first {num_same} tokens are the same."
+    )
 
 
-def trained_notes():
-    """`describe_errors` of SmolLM2, if its file is here."""
+def trained_note():
+    """`describe_error` of SmolLM2-135M-Instruct, if its file is here."""
     if not (downloads_folder() / "smollm2" / GGUF).is_file():
-        return [
-            "SmolLM2's logits: run `python -m ch05.pretrained get smollm2-135M` first."
-        ]
+        return (
+            "SmolLM2's logits: run `python -m support.weights get smollm2-135M` first."
+        )
     trained = load_pretrained("smollm2-135M")
     prompt = torch.tensor([trained.tokenizer.encode("The capital of France is")])
-    copies = {
-        weights: ready_for_decoding(trained.model, weights) for weights in CLASSES
-    }
-    errors = measure_errors(trained.model, copies, prompt, num_tokens=40)
-    return describe_errors("SmolLM2-135M", errors)
+    halved = half_precision_copy(trained.model)
+    found = measure_error(trained.model, halved, prompt, num_tokens=40)
+    return describe_error("SmolLM2-135M-Instruct", *found)
 
 
 def main():
@@ -163,7 +163,7 @@ def main():
         for name, speed in speeds.items():
             print(f"  {name:22} {speed:6.1f} tokens/s")
         print(f"  cached / uncached: {speeds[OURS] / speeds[UNCACHED]:.2f}")
-        for name in (OURS, HALF, INT8):
+        for name in (OURS, FAST, HALF):
             print(f"  {name} / transformers: {speeds[name] / speeds[THEIRS]:.2f}")
 
 

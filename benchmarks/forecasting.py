@@ -20,11 +20,12 @@ import psutil
 import torch
 
 from ch04.gpt import GPT_CONFIG_124M
-from ch05.device import fast_math
-from ch05.preflight import Workload, forecast_training
-from ch05.pretrain import CONFIG, SMALL_CONFIG
+from ch05.pretrain import CONFIG
 from ch07.finetuning import add_answer_gradients, checkpoint_blocks
-from ch07.plans import PLANS
+from support.apps.finetuning_plans import PLANS
+from support.device.device import fast_math
+from support.pretraining.memory import Workload, forecast_training
+from support.weights.local import SMALL_CONFIG
 
 BF16, F32 = torch.bfloat16, torch.float32
 PRETRAINED = GPT_CONFIG_124M | {"qkv_bias": True, "drop_rate": 0.0}

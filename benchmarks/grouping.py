@@ -11,7 +11,7 @@ import argparse
 import numpy as np
 
 from benchmarks.measure import in_fresh_process, machine, peak_megabytes, stopwatch
-from ch06.spam import near_duplicate_groups
+from ch06.splits import near_duplicate_groups
 
 SYLLABLES = [consonant + vowel for consonant in "bdfgklmnprst" for vowel in "aeiou"]
 VOCABULARY = [a + b + c for a in SYLLABLES for b in SYLLABLES[:50] for c in SYLLABLES]

@@ -28,21 +28,21 @@ from torch.utils.data import DataLoader
 
 from benchmarks.classifying import MEDIUM, as_the_books
 from ch02.tokenizer import get_tokenizer
-from ch05.checkpoint import build_model
-from ch05.device import fast_dtype, fast_math
-from ch05.preflight import count_bytes, needed_bytes
-from ch05.pretrained import load_pretrained
 from ch05.training import add_gradients, calc_loss_loader, evaluating
-from ch07.assistant import (
+from ch07.finetuning import add_answer_gradients, calc_shared_loss, finetune
+from ch07.instructions import InstructionDataset, create_instruction_loader
+from ch07.lora import adapter_parameters
+from support.apps.assistant import (
     LORA,
     add_lora,
     create_instruction_loaders,
     load_parts,
 )
-from ch07.finetuning import add_answer_gradients, calc_shared_loss, finetune
-from ch07.instructions import InstructionDataset, create_instruction_loader
-from ch07.lora import adapter_parameters
-from ch07.plans import PLANS
+from support.apps.finetuning_plans import PLANS
+from support.device.device import fast_dtype, fast_math
+from support.pretraining.memory import count_bytes, needed_bytes
+from support.weights.checkpoint import build_model
+from support.weights.pretrained import load_pretrained
 
 NAME = "smollm2-135M"
 BOOK_BATCH_SIZE = 8  # the book's in chapter 7; memory is measured at it for both ways

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.measure import median_seconds
-from ch05.device import fast_math
+from support.device.device import fast_math
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

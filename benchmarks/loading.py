@@ -19,12 +19,18 @@ import torch
 
 from benchmarks.measure import in_fresh_process, missing, peak_megabytes, stopwatch
 from benchmarks.table import Row, plain_table
-from ch05 import remote_files
 from ch05.openai_weights import MODEL_CONFIGS
-from ch05.pretrained import convert, places
-from ch05.sources import gpt2_config, model_size
-from ch05.tensorflow_reader import import_tensorflow
-from tests.gpt2_files import facts, transformers_gpt2, write_hugging_face, write_openai
+from support.download import gpt2_files as remote_files
+from support.download.tensorflow_checkpoint import import_tensorflow
+from support.weights.__main__ import convert
+from support.weights.pretrained import places
+from support.weights.reference import (
+    facts,
+    transformers_gpt2,
+    write_hugging_face,
+    write_openai,
+)
+from support.weights.sources import gpt2_config, model_size
 
 RUNS = 3
 OURS = ("converted", "huggingface", "openai")

@@ -1,10 +1,11 @@
 """Tiny Shakespeare in three minutes: `python -m benchmarks.shakespeare`.
 
 The course's own byte pairs are learned on the first nine tenths of the text, a small
-GPT is trained on those by `python -m ch05.pretrain run`, killed in the middle without
-warning, and begun again. Then its loss on the last tenth is measured, per character,
-so that it can be compared with models of other tokens: nanoGPT's recipe for a CPU gives
-1.88 nats a character for about three minutes. Draws benchmarks/shakespeare.png.
+GPT is trained on those by `python -m support.pretraining run`, killed in the middle
+without warning, and begun again. Then its loss on the last tenth is measured, per
+character, so that it can be compared with models of other tokens: nanoGPT's recipe for
+a CPU gives 1.88 nats a character for about three minutes. Draws
+benchmarks/shakespeare.png.
 """
 
 import os
@@ -20,12 +21,12 @@ import matplotlib.pyplot as plt
 import torch
 from torch.utils.data import DataLoader
 
-from ch02.fetch import downloads_folder, fetch
 from ch02.tokenizer import BPETokenizer
-from ch05.checkpoint import load_model
-from ch05.run_folder import RunFolder
-from ch05.shards import TokenShards
 from ch05.training import calc_loss_loader
+from support.download.fetch import downloads_folder, fetch
+from support.pretraining.run_folder import RunFolder
+from support.pretraining.shards import TokenShards
+from support.weights.checkpoint import load_model
 
 URLS = [
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",

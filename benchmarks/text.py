@@ -20,10 +20,10 @@ from benchmarks.measure import (
 from benchmarks.table import Row
 from ch02.bpe import SPLIT_PATTERN, merge_pair
 from ch02.dataset import create_dataloader_v1
-from ch02.fetch import downloads_folder
 from ch02.tokenizer import BPETokenizer, get_tokenizer
-from ch02.vocabulary import gpt2_files
 from ch07.instructions import DATA
+from support.download.fetch import downloads_folder
+from support.download.vocabulary import gpt2_files
 
 VOCAB_SIZE = 1000
 TRAIN_LENGTH = 100_000  # characters

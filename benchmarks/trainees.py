@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from ch04.gpt import GPTModel
-from ch05.device import autocast, fast_math
-from ch05.fast_dropout import FastDropout
-from ch05.long_run import initialize
+from ch05.recipe import initialize
 from ch05.training import calc_loss_batch
+from support.device.device import autocast, fast_math
+from support.device.fast_dropout import FastDropout
 
 ADAMW = {"lr": 4e-4, "weight_decay": 0.1}
 OURS, FASTER = "ours, float32", "ours, bfloat16"
@@ -48,7 +48,7 @@ class Trainee:
 
 
 class OurTrainee(Trainee):
-    """A Trainee whose steps are those of a long run (ch05/run.py)."""
+    """A Trainee with the steps of a long run (support/pretraining/trainer.py)."""
 
     def step(self, batch):
         with FastDropout():

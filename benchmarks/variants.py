@@ -13,20 +13,20 @@ import pandas as pd
 import torch
 from sklearn.model_selection import StratifiedGroupKFold
 
-from ch05.device import fast_math
 from ch05.training import training_steps
 from ch06.baselines import create_baselines, predict
-from ch06.batches import create_bucket_loader
+from ch06.bucketing import create_bucket_loader
 from ch06.classifier import ClassificationHead
 from ch06.spam import load_messages, split_messages
-from ch06.spam_filter import (
+from ch07.lora import replace_linear_with_lora
+from support.apps.spam_filter import (
     BATCH_SIZE,
     NUM_EPOCHS,
     SETTINGS,
     create_classifier,
     create_loaders,
 )
-from ch07.lora import replace_linear_with_lora
+from support.device.device import fast_math
 
 NAME = "smollm2-135M"
 OPPONENT = "logistic regression on characters"

@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 
 import regex
 
-from ch02.checks import check_whole
-from ch02.vocabulary import check_names
+from support.checks import check_whole
+from support.download.vocabulary import check_names
 
 # GPT-2's pre-tokenizer: contractions, then runs of letters, of digits and of other
 # signs, each with one space before it, then the white space that is left over.

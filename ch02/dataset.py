@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ch02.checks import is_whole
-from ch02.fetch import downloads_folder, fetch
-from ch02.files import read_text, size_of
-from ch02.messages import one_line
 from ch02.tokenizer import get_tokenizer
+from support.checks import is_whole
+from support.download.fetch import downloads_folder, fetch
+from support.download.files import read_text, size_of
+from support.messages import one_line
 
 STORY = Path(__file__).with_name("the-tide-table.txt")
 VERDICT_SHA256 = "b41e41a68f0398a3154ae69e2e4c0e2694e17fe0d66730536837f1b01935b31f"

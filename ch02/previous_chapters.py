@@ -1,4 +1,4 @@
-"""Nothing stands before chapter 2: this only opens the way to the course's modules.
+"""Nothing comes before chapter 2: this only makes the course's modules importable.
 
 The notebooks of every chapter start by importing it.
 """

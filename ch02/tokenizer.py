@@ -6,7 +6,7 @@ from functools import lru_cache
 import tiktoken
 
 from ch02.bpe import SPLIT_PATTERN, merge_bytes, split_special, train_vocab
-from ch02.vocabulary import (
+from support.download.vocabulary import (
     allowed_names,
     bytes_of_tokens,
     end_of_text_id,

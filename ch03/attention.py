@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ch02.checks import check_whole
+from support.checks import check_whole
 
 
 def softmax_naive(x):

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ch02.checks import check_whole
 from ch03.attention import MultiHeadAttention
+from support.checks import check_whole
 
 GPT_CONFIG_124M = {
     "vocab_size": 50257,  # entries of the BPE vocabulary

@@ -1,12 +1,22 @@
-"""What chapter 4 uses of the chapters before it."""
+"""What was built in chapters 2 and 3, for the notebooks of chapter 4."""
 
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the repository's root
 
-from ch02.dataset import create_dataloader_v1, load_text
-from ch02.tokenizer import get_tokenizer
-from ch03.attention import MultiHeadAttention
+from ch02.dataset import GPTDatasetV1, create_dataloader_v1, load_text
+from ch02.tokenizer import (
+    BPETokenizer, SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer,
+)
+from ch03.attention import (
+    CausalAttention, MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1,
+    SelfAttention_v2, softmax_naive,
+)
 
-__all__ = ["MultiHeadAttention", "create_dataloader_v1", "get_tokenizer", "load_text"]
+__all__ = [
+    "BPETokenizer", "CausalAttention", "GPTDatasetV1", "MultiHeadAttention",
+    "MultiHeadAttentionWrapper", "SelfAttention_v1", "SelfAttention_v2",
+    "SimpleTokenizerV1", "SimpleTokenizerV2", "create_dataloader_v1", "get_tokenizer",
+    "load_text", "softmax_naive",
+]

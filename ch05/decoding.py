@@ -8,7 +8,9 @@ from functools import partial
 
 import torch
 
-from ch02.checks import (
+from ch05.kv_cache import CachedLogits, is_cacheable, pad_right
+from ch05.training import context_size_of, evaluating
+from support.checks import (
     check_number,
     check_rows,
     check_share,
@@ -16,9 +18,6 @@ from ch02.checks import (
     is_number,
     is_whole,
 )
-from ch05.fast_decoding import is_cacheable
-from ch05.kv_cache import CachedLogits, pad_right
-from ch05.training import context_size_of, evaluating
 
 TOY_VOCAB = ["closer", "every", "effort", "forward", "inches"]
 TOY_VOCAB += ["moves", "pizza", "toward", "you"]

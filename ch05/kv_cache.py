@@ -6,8 +6,11 @@ Shapes: b = batch; num_new = tokens that the cache has not seen; num_tokens = al
 import torch
 import torch.nn.functional as F
 
-from ch02.checks import check_whole
-from ch05.fast_decoding import fast_linears, full_precision
+from support.checks import check_whole
+
+CACHEABLE = {"ch03.attention.MultiHeadAttention", "ch05.llama.GroupedQueryAttention"}
+CACHEABLE |= {"ch04.gpt.GPTModel", "ch04.gpt.TransformerBlock"}
+CACHEABLE |= {"ch05.llama.LlamaModel", "ch05.llama.LlamaBlock"}
 
 
 def pad_right(rows, context_size):
@@ -57,15 +60,14 @@ def project(att, x, positions):
 
 def attend(att, queries, keys, values, mask=None):
     """What the queries gather from the values: (b, num_queries, emb_dim)."""
-    with full_precision():  # the faster one where queries are few
-        context_vec = F.scaled_dot_product_attention(
-            queries,
-            keys,
-            values,
-            attn_mask=mask,
-            is_causal=mask is None and queries.shape[2] > 1,
-            enable_gqa=queries.shape[1] != keys.shape[1],
-        )  # (b, n_heads, num_queries, head_dim)
+    context_vec = F.scaled_dot_product_attention(
+        queries,
+        keys,
+        values,
+        attn_mask=mask,
+        is_causal=mask is None and queries.shape[2] > 1,
+        enable_gqa=queries.shape[1] != keys.shape[1],
+    )  # (b, n_heads, num_queries, head_dim)
     return att.out_proj(context_vec.transpose(1, 2).flatten(2))
 
 
@@ -96,6 +98,17 @@ def forward_cached(model, idx, positions, cache, mask=None):
     return model.final_norm(x)
 
 
+def is_cacheable(model):
+    """True for a model whose parts are the course's own: `forward_cached` knows them.
+
+    A module of yours, or a subclass of ours, may compute something else.
+    """
+    blocks = list(getattr(model, "trf_blocks", ()))
+    parts = [model, *blocks, *(getattr(block, "att", None) for block in blocks)]
+    classes = [type(part) for part in parts]
+    return {f"{kind.__module__}.{kind.__name__}" for kind in classes} <= CACHEABLE
+
+
 class CachedLogits:
     """Logits of each row's next token; each call computes what the last one has not.
 
@@ -111,10 +124,8 @@ class CachedLogits:
         """Logits (b, vocab_size) for rows of ids, each one id longer than last time."""
         is_full = self.cache.num_tokens == self.cache.capacity
         is_new = self.cache.num_tokens == 0
-        if is_new or is_full:
-            return self.model.out_head(self.read_all(rows))
-        with fast_linears(self.model, len(rows)):
-            return self.model.out_head(self.read_last(rows))
+        read = self.read_all if is_new or is_full else self.read_last
+        return self.model.out_head(read(rows))
 
     def read_all(self, rows):
         """Fill the cache anew with the rows' last ids: (b, emb_dim)."""

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ch02.fetch import fetch
-from ch05.remote_files import fetch_and_read, openai_files
-from ch05.tensorflow_reader import TensorFlowReader, read_settings
+from support.download.fetch import fetch
+from support.download.gpt2_files import fetch_and_read, openai_files
+from support.download.tensorflow_checkpoint import TensorFlowReader, read_settings
 
 MODEL_CONFIGS = {
     "gpt2-small (124M)": {"emb_dim": 768, "n_layers": 12, "n_heads": 12},

@@ -1,36 +1,24 @@
-"""Train GPT-2's architecture from the shell: `python -m ch05.pretrain`.
+"""Train GPT-2's architecture on a story: `python -m ch05.pretrain`.
 
-As it is, the run of notebook 5.2 on a story, seeded as the book seeds it: it redraws
-train_plot.png and writes the trained model to checkpoints/local.safetensors, both in
-ch05. `tokenize` and `run` are for more text and more time, on one process or many.
+The run of notebook 5.2, seeded as the book seeds it. It draws ch05/train_plot.png again
+and writes the trained model to models/local.safetensors.
 """
 
 if __name__ == "__main__":
-    from ch02.interrupts import stop_in_a_line
+    from support.interrupts import stop_in_a_line
 
     stop_in_a_line()  # before imports that take seconds
 
 import argparse
-import io
 import sys
-import time
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import matplotlib
 import torch
 
 from ch02.dataset import load_text
-from ch02.fetch import FetchError
-from ch02.messages import ending_in_a_line, one_line, say
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
-from ch05.checkpoint import save_model
-from ch05.device import fast_math, pick_device
-from ch05.keeping import check_can_be_kept, keep
-from ch05.preflight import size_in_bytes
-from ch05.run_command import add_run_arguments, positive, run_command
-from ch05.tokenize_texts import add_tokenize_arguments, tokenize_command
 from ch05.training import (
     create_train_val_loaders,
     evaluate_model,
@@ -38,98 +26,35 @@ from ch05.training import (
     plot_losses,
     train_model_simple,
 )
+from support.commands import ending_in_a_line, positive, replaced
+from support.device.device import fast_math, pick_device
+from support.download.fetch import FetchError
+from support.messages import one_line, say
+from support.weights.checkpoint import save_model
+from support.weights.local import LOCAL
+from support.weights.saving import check_can_be_kept, keep, size_in_bytes
 
 CONFIG = GPT_CONFIG_124M | {"context_length": 256}
-# small enough to learn a story in about a minute
-SMALL_CONFIG = CONFIG | {"emb_dim": 256, "n_heads": 4, "n_layers": 4}
-CHECKPOINT = "checkpoints/local.safetensors"  # in the folder of a run
-LOCAL = Path(__file__).parent / CHECKPOINT
+PLOT = Path(__file__).with_name("train_plot.png")
 START_CONTEXT = "Every effort moves you"
 
 
-def pretrain(loaders, cfg, device, folder, **settings):
-    """Train a new model; write its plot and its weights into a folder.
-
-    settings: num_epochs, eval_freq and eval_iter of `train_model_simple`. Returns the
-    model, and whether both files could be written. Raises OSError before it trains if
-    they cannot be.
-    """
-    plot, weights = folder / "train_plot.png", folder / CHECKPOINT
-    tokenizer = get_tokenizer("gpt2")
+def pretrain(loaders, cfg, device, num_epochs, eval_freq, eval_iter):
+    """Train a new model; returns the model and what `plot_losses` draws."""
     torch.manual_seed(123)
     model = GPTModel(cfg).to(device)
-    check_can_be_kept(plot)
-    check_can_be_kept(weights, size_in_bytes(model.parameters()))
+    check_can_be_kept(LOCAL, size_in_bytes(model.parameters()))
     with torch.random.fork_rng():  # so that training draws what it draws in the book
         print_losses("untrained", model, loaders, device)
-    history = train(model, loaders, device, tokenizer, **settings)
-    is_kept = keep(weights, lambda path: save_model(path, model, cfg))
-    try:
-        plot_losses(*history, path=plot)
-    except OSError as error:
-        say(f"{one_line(plot)} could not be written: {one_line(error)}")
-        is_kept = False
-    if is_kept:
-        say(f"wrote {one_line(plot)} and {one_line(weights)}")
-    print_losses("trained", model, loaders, device)
-    generate_and_print_sample(model, tokenizer, device, START_CONTEXT)
-    return model, is_kept
-
-
-def train(model, loaders, device, tokenizer, num_epochs, eval_freq, eval_iter):
-    """Run the loop of 5.2 and print its speed; return what `plot_losses` draws."""
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=4e-4, weight_decay=0.1, fused=True
-    )
-    start = time.perf_counter()
+    settings = {"lr": 4e-4, "weight_decay": 0.1, "fused": True}
+    optimizer = torch.optim.AdamW(model.parameters(), **settings)
     train_losses, val_losses, tokens_seen = train_model_simple(
-        model,
-        *loaders,
-        optimizer,
-        device,
-        num_epochs=num_epochs,
-        eval_freq=eval_freq,
-        eval_iter=eval_iter,
-        start_context=START_CONTEXT,
-        tokenizer=tokenizer,
+        *(model, *loaders, optimizer, device, num_epochs, eval_freq, eval_iter),
+        *(START_CONTEXT, get_tokenizer()),
     )
-    seconds = time.perf_counter() - start
-    print(f"trained {seconds:.0f} s, with evaluations and samples")
     steps = range(1, 1 + eval_freq * len(train_losses), eval_freq)
     epochs_seen = [step / len(loaders[0]) for step in steps]
-    return epochs_seen, tokens_seen, train_losses, val_losses
-
-
-def train_small(path):
-    """Train a small GPT on the story, in about a minute, and write it to `path`.
-
-    Returns the model, whether or not it could be written.
-    """
-    print("training a small GPT on the story; this happens once and takes a minute")
-    loaders = create_train_val_loaders(load_text(), SMALL_CONFIG["context_length"])
-    with torch.random.fork_rng():
-        torch.manual_seed(123)
-        model = GPTModel(SMALL_CONFIG)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=1e-3, weight_decay=0.1, fused=True
-        )
-        with redirect_stdout(io.StringIO()):  # the loop's samples are not wanted here
-            train_model_simple(
-                model,
-                *loaders,
-                optimizer,
-                "cpu",
-                num_epochs=12,
-                eval_freq=48,
-                eval_iter=1,
-                start_context=START_CONTEXT,
-                tokenizer=get_tokenizer(),
-            )
-    try:
-        save_model(path, model, SMALL_CONFIG)
-    except OSError as error:
-        say(f"It could not be kept, and will be trained again: {one_line(error)}")
-    return model.eval()
+    return model, (epochs_seen, tokens_seen, train_losses, val_losses)
 
 
 def print_losses(state, model, loaders, device):
@@ -138,65 +63,40 @@ def print_losses(state, model, loaders, device):
     print(f"{state}: train loss {train_loss:.3f}, val loss {val_loss:.3f}")
 
 
-def pretrain_on_story(args):
-    """The run of 5.2, as the command line has it."""
-    text, device = load_text(args.text), pick_device()
-    loaders = create_train_val_loaders(text, CONFIG["context_length"])
-    fast_math(device)
-    say(f"training on {device}: {one_line(args.text)}, {len(text):,} characters")
-    _, is_kept = pretrain(
-        loaders,
-        CONFIG,
-        device,
-        Path(__file__).parent,
-        num_epochs=args.epochs,
-        eval_freq=args.eval_freq,
-        eval_iter=args.eval_iter,
-    )
-    if not is_kept:
-        sys.exit("error: not all results are where they belong, as said above")
-
-
-def add_arguments(parser):
-    """Add to an argparse parser what the run of 5.2 understands."""
-    parser.add_argument(
-        "--text",
-        default="the-tide-table",
-        help="the-tide-table (default), the-verdict, or a text file",
-    )
+def main():
+    """Read the command line, train, and write the plot and the model."""
+    parser = argparse.ArgumentParser(prog="python -m ch05.pretrain")
+    texts = "the-tide-table (default), the-verdict, or a text file"
+    parser.add_argument("--text", default="the-tide-table", help=texts)
     for option, default, meaning in (
         ("--epochs", 7, "passes over the training text"),
         ("--eval-freq", 6, "steps between two evaluations"),
         ("--eval-iter", 2, "batches that an evaluation looks at"),
     ):
         parser.add_argument(option, type=positive, default=default, help=meaning)
-
-
-def main():
-    """Read the command line and turn what a reader can mend into a sentence."""
-    parser = argparse.ArgumentParser(
-        prog="python -m ch05.pretrain", description=__doc__
-    )
-    parser.set_defaults(command=pretrain_on_story)
-    add_arguments(parser)
-    commands = parser.add_subparsers(title="for more than a story")
-    for name, add, command, meaning in (
-        ("tokenize", add_tokenize_arguments, tokenize_command, "texts to token shards"),
-        ("run", add_run_arguments, run_command, "train on shards; goes on if stopped"),
-    ):
-        added = commands.add_parser(name, help=meaning, description=command.__doc__)
-        add(added)
-        added.set_defaults(command=command)
     with ending_in_a_line(FetchError, ValueError, FloatingPointError, OSError):
         args = parser.parse_args()
-        try:
-            args.command(args)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OSError(f"the results could not be written: {error}") from None
+        check_can_be_kept(PLOT)
+        text, device = load_text(args.text), pick_device()
+        loaders = create_train_val_loaders(text, CONFIG["context_length"])
+        fast_math(device)
+        say(f"training on {device}: {one_line(args.text)}, {len(text):,} characters")
+        how = args.epochs, args.eval_freq, args.eval_iter
+        model, history = pretrain(loaders, CONFIG, device, *how)
+        are_kept = [
+            keep(LOCAL, lambda path: save_model(path, model, CONFIG)),
+            keep(PLOT, lambda path: plot_losses(*history, path=path)),
+        ]
+        if all(are_kept):
+            say(f"wrote {one_line(PLOT)} and {one_line(LOCAL)}")
+        print_losses("trained", model, loaders, device)
+        generate_and_print_sample(model, get_tokenizer(), device, START_CONTEXT)
+        if not all(are_kept):
+            sys.exit("error: not all results are where they belong, as said above")
 
 
 if __name__ == "__main__":
     matplotlib.use("Agg")  # the plot goes to a file; no window opens
+    for word in {"run", "tokenize"} & set(sys.argv[1:2]):
+        replaced(f"ch05.pretrain {word}", f"support.pretraining {word}")
     main()

@@ -1,4 +1,4 @@
-"""What chapter 5 uses of the chapters before it."""
+"""What was built in chapters 2 to 4, for the notebooks of chapter 5."""
 
 import sys
 from pathlib import Path
@@ -6,27 +6,26 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 from ch02.dataset import GPTDatasetV1, create_dataloader_v1, load_text
-from ch02.fetch import fetch
-from ch02.tokenizer import get_tokenizer
-from ch03.attention import MultiHeadAttention
-from ch04.gpt import (
-    GELU,
-    GPT_CONFIG_124M,
-    GPTModel,
-    LayerNorm,
-    generate_text_simple,
+from ch02.tokenizer import (
+    BPETokenizer, SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer,
 )
+from ch03.attention import (
+    CausalAttention, MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1,
+    SelfAttention_v2, softmax_naive,
+)
+from ch04.gpt import (
+    DummyGPTModel, DummyLayerNorm, DummyTransformerBlock, ExampleDeepNeuralNetwork,
+    FeedForward, GELU, GPTModel, GPT_CONFIG_124M, LayerNorm, TransformerBlock,
+    generate_text_simple, print_gradients,
+)
+from support.download.fetch import fetch
 
 __all__ = [
-    "GELU",
-    "GPTDatasetV1",
-    "GPTModel",
-    "GPT_CONFIG_124M",
-    "LayerNorm",
-    "MultiHeadAttention",
-    "create_dataloader_v1",
-    "fetch",
-    "generate_text_simple",
-    "get_tokenizer",
-    "load_text",
+    "BPETokenizer", "CausalAttention", "DummyGPTModel", "DummyLayerNorm",
+    "DummyTransformerBlock", "ExampleDeepNeuralNetwork", "FeedForward", "GELU",
+    "GPTDatasetV1", "GPTModel", "GPT_CONFIG_124M", "LayerNorm", "MultiHeadAttention",
+    "MultiHeadAttentionWrapper", "SelfAttention_v1", "SelfAttention_v2",
+    "SimpleTokenizerV1", "SimpleTokenizerV2", "TransformerBlock",
+    "create_dataloader_v1", "fetch", "generate_text_simple", "get_tokenizer",
+    "load_text", "print_gradients", "softmax_naive",
 ]

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from ch02.checks import check_number, check_whole
 from ch02.dataset import create_dataloader_v1
 from ch04.gpt import generate_text_simple
+from support.checks import check_number, check_whole
 
 
 def text_to_token_ids(text, tokenizer):

@@ -17,7 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.tree import DecisionTreeClassifier
 
 from ch05.training import evaluating
-from ch06.spam import words_of
+from ch06.splits import words_of
 
 
 def fold_digits(text):

@@ -5,9 +5,9 @@ what the frozen blocks make of them, (b, num_tokens, emb_dim), zero where paddin
 """
 
 if __name__ == "__main__":
-    from ch02.interrupts import stop_in_a_line
+    from support.commands import replaced
 
-    stop_in_a_line()  # before imports that take seconds
+    replaced("ch06.classifier", "support.apps.spam_filter ask")
 
 from contextlib import closing
 from functools import partial
@@ -18,11 +18,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ch02.checks import check_ends, check_whole, is_whole
 from ch05 import training
 from ch05.kv_cache import attend, project
 from ch05.training import evaluating
-from ch06.batches import create_bucket_loader
+from ch06.bucketing import create_bucket_loader
+from support.checks import check_ends, check_whole, is_whole
 
 
 def answer_at(block, x, last):
@@ -236,9 +236,3 @@ def classify_review(
     """Say "spam" or "not spam" of a message, by its `spam_probability`."""
     settings = model, tokenizer, device, max_length, pad_token_id
     return "spam" if spam_probability(text, *settings) > 0.5 else "not spam"
-
-
-if __name__ == "__main__":
-    from ch06.spam_filter import classify_main
-
-    classify_main()

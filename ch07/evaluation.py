@@ -13,13 +13,14 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from rouge_score.rouge_scorer import RougeScorer
+from scipy.stats import bootstrap
 from torch import nn
 from tqdm.auto import tqdm
 
-from ch02.words import cut_words, fold_text, separate
 from ch05.decoding import generate
 from ch05.training import evaluating
 from ch07.instructions import InstructionDataset, custom_collate_fn, format_prompt
+from support.words import cut_words, fold_text, separate
 
 QUOTES, STOPS = "\"'“”‘’„«»「」", ".!?。।؟۔"  # of several scripts
 
@@ -171,15 +172,16 @@ def paired_bootstrap(before, after, num_draws=10_000, seed=123):
     high). Raises ValueError unless both have a value for each of the same entries.
     """
     before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
-    if before.ndim != 1 or before.shape != after.shape or not before.size:
+    if before.ndim != 1 or before.shape != after.shape or len(before) < 2:
         raise ValueError(
-            "expected one value for each entry, before and after; found arrays of "
-            f"shape {before.shape} and {after.shape}"
+            "expected one value for each of two or more entries, before and after; "
+            f"found arrays of shape {before.shape} and {after.shape}"
         )
-    rises = after - before
-    rng = np.random.default_rng(seed)
-    drawn = rng.choice(rises, (num_draws, len(rises))).mean(axis=1)
-    return rises.mean(), *np.quantile(drawn, [0.025, 0.975])
+    rises, rng = after - before, np.random.default_rng(seed)
+    drawn = bootstrap(
+        (rises,), np.mean, n_resamples=num_draws, method="percentile", rng=rng
+    )
+    return rises.mean(), *drawn.confidence_interval
 
 
 def holds(reference, text):

@@ -13,10 +13,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
-from ch05.device import autocast
 from ch05.kv_cache import forward_cached
-from ch05.long_run import learning_rate_at, set_learning_rate
+from ch05.recipe import learning_rate_at, set_learning_rate
 from ch05.training import check_training, count_targets, evaluate_model, training_steps
+from support.device.device import autocast
 
 
 @contextmanager

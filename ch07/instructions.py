@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ch02.checks import check_whole
-from ch02.fetch import fetch
-from ch02.files import read_json, size_of
-from ch06.batches import LengthBuckets
-from ch06.spam import group_split, near_duplicate_groups
+from ch06.bucketing import LengthBuckets
+from ch06.splits import group_split, near_duplicate_groups
+from support.checks import check_whole
+from support.download.fetch import fetch
+from support.download.files import read_json, size_of
 
 DATA = Path(__file__).with_name("instruction-data.json")
 KEYS = ("instruction", "input", "output")

@@ -7,9 +7,9 @@ import re
 import psutil
 from tqdm.auto import tqdm
 
-from ch02.messages import one_line, printable, say
-from ch02.transfer import NETWORK_ERRORS, watched_session, way_of
 from ch07.instructions import format_question
+from support.download.request import NETWORK_ERRORS, watched_session, way_of
+from support.messages import one_line, printable, say
 
 OLLAMA_URL = "http://localhost:11434/api/chat"
 OPTIONS = {"seed": 123, "temperature": 0, "num_ctx": 2048}  # the same answer each time

@@ -8,8 +8,8 @@ import math
 import torch
 from torch import nn
 
-from ch02.checks import is_number, is_whole
-from ch05.checkpoint import load_parameters, open_saved, save_weights
+from support.checks import is_number, is_whole
+from support.weights.checkpoint import load_parameters, open_saved, save_weights
 
 
 class LoRALayer(nn.Module):

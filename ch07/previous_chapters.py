@@ -1,87 +1,68 @@
-"""What chapter 7 uses of the chapters before it."""
+"""What was built in chapters 2 to 6, for the notebooks of chapter 7."""
 
 import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the repository's root
 
-from ch02.fetch import fetch
-from ch02.tokenizer import BPETokenizer, get_tokenizer
-from ch04.gpt import GPT_CONFIG_124M, GPTModel, generate_text_simple
-from ch05.certificate import check_parameters
-from ch05.checkpoint import is_tied, load_parameters, open_saved, save_weights
-from ch05.decoding import check_prompts, generate
-from ch05.device import autocast, fast_dtype, fast_math, pick_device
-from ch05.kv_cache import forward_cached
-from ch05.long_run import learning_rate_at, set_learning_rate
-from ch05.openai_weights import (
-    MODEL_CONFIGS,
-    assign,
-    download_and_load_gpt2,
-    load_weights_into_gpt,
+from ch02.dataset import GPTDatasetV1, create_dataloader_v1, load_text
+from ch02.tokenizer import (
+    BPETokenizer, SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer,
 )
-from ch05.preflight import kept_bytes
-from ch05.pretrained import load_pretrained
-from ch05.smollm2 import chat_ids, has_chat_template
+from ch03.attention import (
+    CausalAttention, MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1,
+    SelfAttention_v2, softmax_naive,
+)
+from ch04.gpt import (
+    DummyGPTModel, DummyLayerNorm, DummyTransformerBlock, ExampleDeepNeuralNetwork,
+    FeedForward, GELU, GPTModel, GPT_CONFIG_124M, LayerNorm, TransformerBlock,
+    generate_text_simple, print_gradients,
+)
+from ch05.decoding import (
+    check_prompts, generate, print_sampled_tokens, softmax_with_temperature,
+)
+from ch05.kv_cache import KVCache, attend, forward_cached, project
+from ch05.openai_weights import (
+    MODEL_CONFIGS, assign, download_and_load_gpt2, download_file,
+    load_gpt2_params_from_tf_ckpt, load_weights_into_gpt,
+)
+from ch05.recipe import (
+    find_highest_gradient, learning_rate_at, set_learning_rate, train_model,
+)
 from ch05.training import (
-    add_gradients,
-    calc_loss_batch,
-    calc_loss_loader,
-    count_targets,
-    evaluate_model,
-    evaluating,
-    plot_losses,
-    text_to_token_ids,
-    token_ids_to_text,
-    train_model_simple,
+    add_gradients, calc_loss_batch, calc_loss_loader, count_targets,
+    create_train_val_loaders, evaluate_model, evaluating, generate_and_print_sample,
+    plot_losses, text_to_token_ids, token_ids_to_text, train_model_simple,
     training_steps,
 )
-from ch06.batches import LengthBuckets, padding_share
-from ch06.spam import group_split, near_duplicate_groups, words_of
+from ch06.bucketing import LengthBuckets, padding_share
+from ch06.classifier import (
+    calc_accuracy_loader, classify_review, plot_values, train_classifier_simple,
+)
+from ch06.spam import (
+    SpamDataset, create_balanced_dataset, download_and_unzip_spam_data, random_split,
+)
+from ch06.splits import group_split, near_duplicate_groups, words_of
+from support.device.device import fast_math, pick_device
+from support.weights.pretrained import load_pretrained
 
 __all__ = [
-    "BPETokenizer",
-    "GPTModel",
-    "GPT_CONFIG_124M",
-    "LengthBuckets",
-    "MODEL_CONFIGS",
-    "add_gradients",
-    "assign",
-    "autocast",
-    "calc_loss_batch",
-    "calc_loss_loader",
-    "chat_ids",
-    "check_parameters",
-    "check_prompts",
-    "count_targets",
-    "download_and_load_gpt2",
-    "evaluate_model",
-    "evaluating",
-    "fast_dtype",
-    "fast_math",
-    "fetch",
-    "forward_cached",
-    "generate",
-    "generate_text_simple",
-    "get_tokenizer",
-    "group_split",
-    "has_chat_template",
-    "is_tied",
-    "kept_bytes",
-    "learning_rate_at",
-    "load_parameters",
-    "load_pretrained",
-    "load_weights_into_gpt",
-    "near_duplicate_groups",
-    "open_saved",
-    "padding_share",
-    "pick_device",
-    "plot_losses",
-    "save_weights",
-    "set_learning_rate",
-    "text_to_token_ids",
-    "token_ids_to_text",
-    "train_model_simple",
-    "training_steps",
-    "words_of",
+    "BPETokenizer", "CausalAttention", "DummyGPTModel", "DummyLayerNorm",
+    "DummyTransformerBlock", "ExampleDeepNeuralNetwork", "FeedForward", "GELU",
+    "GPTDatasetV1", "GPTModel", "GPT_CONFIG_124M", "KVCache", "LayerNorm",
+    "LengthBuckets", "MODEL_CONFIGS", "MultiHeadAttention", "MultiHeadAttentionWrapper",
+    "SelfAttention_v1", "SelfAttention_v2", "SimpleTokenizerV1", "SimpleTokenizerV2",
+    "SpamDataset", "TransformerBlock", "add_gradients", "assign", "attend",
+    "calc_accuracy_loader", "calc_loss_batch", "calc_loss_loader", "check_prompts",
+    "classify_review", "count_targets", "create_balanced_dataset",
+    "create_dataloader_v1", "create_train_val_loaders", "download_and_load_gpt2",
+    "download_and_unzip_spam_data", "download_file", "evaluate_model", "evaluating",
+    "fast_math", "find_highest_gradient", "forward_cached", "generate",
+    "generate_and_print_sample", "generate_text_simple", "get_tokenizer", "group_split",
+    "learning_rate_at", "load_gpt2_params_from_tf_ckpt", "load_pretrained", "load_text",
+    "load_weights_into_gpt", "near_duplicate_groups", "padding_share", "pick_device",
+    "plot_losses", "plot_values", "print_gradients", "print_sampled_tokens", "project",
+    "random_split", "set_learning_rate", "softmax_naive", "softmax_with_temperature",
+    "text_to_token_ids", "token_ids_to_text", "train_classifier_simple", "train_model",
+    "train_model_simple", "training_steps", "words_of",
 ]

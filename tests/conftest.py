@@ -9,16 +9,17 @@ import torch
 from filelock import FileLock
 from hypothesis import settings
 
-from ch02.fetch import downloads_folder
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
-from ch05.checkpoint import sha256_of_model
-from ch05.device import available_devices
-from ch05.pretrain import train_small
-from ch05.smollm2 import GGUF
 from ch07.instructions import DATA, download_and_load_file
-from tests import low_precision, notebooks
-from tests.notebooks import copy_course, execute, label
+from support.device.device import available_devices
+from support.download.fetch import downloads_folder
+from support.weights.checkpoint import sha256_of_model
+from support.weights.local import train_small
+from support.weights.smollm2 import GGUF
+from tests import low_precision
+from tests.notebooks import running as notebooks
+from tests.notebooks.running import copy_course, execute, label
 from tests.ollama import stand_in
 
 # Tiny models gain nothing from more threads, and wait for each of them where the cores
@@ -84,7 +85,7 @@ def gguf_path():
     if not path.is_file():
         pytest.skip(
             f"needs downloads/smollm2/{GGUF}: "
-            "`python -m ch05.pretrained get smollm2-135M` fetches it"
+            "`python -m support.weights get smollm2-135M` fetches it"
         )
     return path
 
@@ -181,13 +182,11 @@ def run_notebook(course, monkeypatch, tmp_path, request):
         monkeypatch.setenv("LLMS_DOWNLOADS", str(downloads or tmp_path))
         if not downloads and "load_pretrained(" in path.read_text(encoding="utf-8"):
             local = request.getfixturevalue("local_model")
-            target = course / "ch05" / "checkpoints"
-            shutil.copytree(local, target, copy_function=os.link)
+            shutil.copytree(local, course / "models", copy_function=os.link)
         return execute(course / label(path), parameters).notebook
 
     yield run
-    for checkpoints in course.glob("ch*/checkpoints"):
-        shutil.rmtree(checkpoints)
+    shutil.rmtree(course / "models", ignore_errors=True)
 
 
 def pytest_collection_modifyitems(items):
@@ -203,5 +202,5 @@ def count_hashing(monkeypatch):
         hashed.append(content)
         return sha256_of_model(*content)
 
-    monkeypatch.setattr("ch05.checkpoint.sha256_of_model", sha256)
+    monkeypatch.setattr("support.weights.checkpoint.sha256_of_model", sha256)
     return hashed

@@ -26,8 +26,8 @@ import torch
 import torch._dynamo  # noqa: F401 - else each process does so at its first step
 from safetensors.torch import load_file
 
-from ch05.checkpoint import open_saved
-from ch05.run_folder import RunFolder
+from support.pretraining.run_folder import RunFolder
+from support.weights.checkpoint import open_saved
 from tests.tiny_run import SETTINGS, tiny_run
 
 STEPS_PER_KILL = 6  # more than an attempt gets to take, so that the run outlasts them

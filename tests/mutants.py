@@ -25,8 +25,8 @@ from cosmic_ray.work_db import use_db
 from cosmic_ray.work_item import WorkerOutcome
 from tqdm import tqdm
 
-from tests.notebooks import ROOT
-from tests.test_notebooks_match_modules import MODULES
+from support.paths import ROOT
+from tests.notebooks.test_notebooks_match_modules import MODULES
 
 FOLDER = ROOT / ".mutants"
 SURVIVORS = ROOT / "tests" / "mutants_survivors.md"
@@ -35,7 +35,7 @@ MORE_TESTS = {  # files with tests of modules that have a file of their own as w
     "decoding": "kv_cache",
     "dropout": "attention baselines classifier evaluation finetuning gpt training",
     "other_devices": "baselines classifier decoding gpt kv_cache lora training",
-    "seeds": "batches classifier evaluation instructions spam",
+    "seeds": "bucketing classifier evaluation instructions spam",
     "tokenizer": "bpe",
 }
 
@@ -47,7 +47,7 @@ def digest(*texts):
 
 def session_path(num_mutants):
     """Where the results lie for modules and tests as they are now."""
-    paths = [*MODULES, *sorted((ROOT / "tests").glob("*.py"))]
+    paths = [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))]
     state = digest(*(path.read_text(encoding="utf-8") for path in paths))
     return FOLDER / f"{num_mutants}-{state[:16]}.db"
 
@@ -77,7 +77,9 @@ def copy_course(number):
     """A fresh copy of the course, without what is not committed."""
     copy = FOLDER / f"copy-{number}"
     shutil.rmtree(copy, ignore_errors=True)
-    skip = shutil.ignore_patterns(".*", "__pycache__", "checkpoints", "downloads")
+    skip = shutil.ignore_patterns(
+        ".*", "__pycache__", "checkpoints", "models", "downloads"
+    )
     return shutil.copytree(ROOT, copy, ignore=skip)
 
 
@@ -85,7 +87,7 @@ def test_in(copy, stem, mutations, seconds):
     """The result of a module's tests in a copy; who takes more seconds is killed."""
     more = [name for name, stems in MORE_TESTS.items() if stem in stems.split()]
     words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    words += [f"tests/test_{name}.py" for name in [stem, *more]]
+    words += [f"tests/lessons/test_{name}.py" for name in [stem, *more]]
     script = f"cd {shlex.quote(str(copy))} && exec {shlex.join(words)}"
     result = mutate_and_test(mutations, shlex.join(["sh", "-c", script]), seconds)
     if result.worker_outcome != WorkerOutcome.NORMAL:

@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 
 from ch04.gpt import GPT_CONFIG_124M
-from ch05.ranks import joined, rank, world_size
-from ch05.run import Rhythm, RunSettings, run_to_end
-from ch05.run_folder import RunFolder
+from support.pretraining.distributed import joined, rank, world_size
+from support.pretraining.run_folder import RunFolder
+from support.pretraining.trainer import Rhythm, RunSettings, run_to_end
 
 CONFIG = GPT_CONFIG_124M | {  # with its dropout: the same draws have to come again
     "vocab_size": 61,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ch05.long_run import learning_rate_at
+from ch05.recipe import learning_rate_at
 from ch07.evaluation import rouge_l
 from ch07.instructions import InstructionDataset, custom_collate_fn, format_prompt
 

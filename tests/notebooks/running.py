@@ -1,0 +1,323 @@
+"""The one place that finds, reads, executes and saves the notebooks of the course.
+
+`python -m tests.notebooks [PATH ...]` re-runs notebooks in full and saves them.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+from support.paths import ROOT
+
+MACHINE_PATH = re.compile(
+    rf"/(?:home|Users|root|tmp)/|(?<![\w.]){re.escape(str(ROOT))}(?!\w)"
+)
+METADATA = {
+    "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"},
+    "language_info": {"name": "python"},
+}
+WIDGET = "application/vnd.jupyter.widget-view+json"
+# " 40%|####", the clock "[00:01<00:02", or the step up from an inner bar to its outer
+TEXT_BAR = re.compile(r"\d%\||\[\d+:\d\d[\d:]*[,<]|\x1b\[A")
+# a full stop ends the sentence; a point in a figure such as 0.4 does not
+RUNS_IN = re.compile(r"^\*Runs in\*.*?(?:\.(?!\d)(?P<rest>.*))?$", re.MULTILINE)
+CHECK = re.compile(r"""\bcheck\(\s*["'](\d\.\d\.\d)["']""")
+VERDICT = re.compile(r"^(\d\.\d\.\d): (.*)$", re.MULTILINE)
+LEFT_BEHIND = ("checkpoints", "models", "__pycache__", ".ipynb_checkpoints")
+KERNEL_ARGUMENTS = ["--log-level=CRITICAL"]  # of the kernel, not its cells
+# 0 is RUSAGE_SELF; on Linux a kernel starts from the peak of the process that starts it
+PEAK = "__import__('resource').getrusage(0).ru_maxrss"
+
+
+class Run(NamedTuple):
+    """An executed notebook and what it took."""
+
+    notebook: nbformat.NotebookNode
+    minutes: float
+    megabytes: float
+
+
+def sections(chapter):
+    """Paths of a chapter's section notebooks, in order; not of Jupyter's duplicates."""
+    return sorted(p for p in chapter.glob("[0-9]*.ipynb") if "-Copy" not in p.name)
+
+
+def chapter_notebooks():
+    """Paths of the section notebooks, in course order."""
+    chapters = sorted(ROOT.glob("ch[0-9][0-9]"))
+    return [path for chapter in chapters for path in sections(chapter)]
+
+
+def solutions():
+    """Paths of the chapters' solutions."""
+    return sorted(ROOT.glob("ch[0-9][0-9]/solutions.ipynb"))
+
+
+def all_notebooks():
+    """Paths of the section notebooks and the solutions, in course order."""
+    return sorted([*chapter_notebooks(), *solutions()])
+
+
+def label(path):
+    """Name a file by its chapter: ch05/5.2_training.ipynb."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def read(path):
+    """Read a notebook as nbformat 4."""
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    """The code cells of a notebook."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook):
+    """The outputs of all code cells."""
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def words(output):
+    """The texts in an output; pictures say nothing here."""
+    data = output.get("data", {}).items()
+    shown = [str(content) for mime, content in data if not mime.startswith("image/")]
+    return [output.get("text", ""), *output.get("traceback", []), *shown]
+
+
+def texts(notebook):
+    """All that a notebook says: its sources and the words of its outputs."""
+    said = [text for output in outputs(notebook) for text in words(output)]
+    return [cell.source for cell in notebook.cells] + said
+
+
+def checked(cells):
+    """The numbers of the exercises that cells check, in order."""
+    return [number for cell in cells for number in CHECK.findall(cell.source)]
+
+
+def verdicts(notebook):
+    """What the checks of a notebook printed, in order: [(number, words), ...]."""
+    said = "\n".join(output.get("text", "") for output in outputs(notebook))
+    return VERDICT.findall(said)
+
+
+def expected_verdicts(path, notebook):
+    """What they should print: solutions are right, sections wait for an answer."""
+    words = "right" if path.name == "solutions.ipynb" else "not attempted"
+    return [(number, words) for number in checked(code_cells(notebook))]
+
+
+def stub(number):
+    """The source of an exercise's cell before a reader fills it."""
+    return f'answer = None\ncheck("{number}", answer)'
+
+
+def parts(notebook):
+    """Split the cells: up to the exercises, their code, and from Next on.
+
+    A reader fills the code between the headings Exercises and Next. The text that
+    stands between them counts as the first part's.
+    """
+    cells = notebook.cells
+    titles = [cell.source.partition("\n")[0] for cell in cells]
+    if "## Exercises" not in titles or "## Next" not in titles:
+        return cells, [], []
+    start, end = titles.index("## Exercises"), titles.index("## Next")
+    answers = [cell for cell in cells[start:end] if cell.cell_type == "code"]
+    text = [cell for cell in cells[start:end] if cell.cell_type != "code"]
+    return cells[:start] + text, answers, cells[end:]
+
+
+def reset(notebook):
+    """Take a reader's answers out: of their code a stub for each check is left."""
+    before, answers, after = parts(notebook)
+    numbers = dict.fromkeys(checked(answers))  # each of them once
+    stubs = [nbformat.v4.new_code_cell(stub(number)) for number in numbers]
+    notebook.cells = [*before, *stubs, *after]
+    return notebook
+
+
+def sources(notebook):
+    """The sources of the lesson and those of the answers, empty cells left out."""
+    before, answers, after = parts(notebook)
+    return [
+        [(cell.cell_type, cell.source) for cell in cells if cell.source.strip()]
+        for cells in (before + after, answers)
+    ]
+
+
+def committed_text(path):
+    """What git's last commit has of a file; None without git, or if it has none."""
+    command = ["git", "show", f"HEAD:./{path.name}"]
+    try:
+        done = subprocess.run(command, cwd=path.parent, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.decode()
+
+
+def read_course(path):
+    """Read a notebook as the course has it, whatever a reader did with the copy here.
+
+    A reader's copy has the last commit's lesson, and other answers, or Jupyter saved
+    it: then the last commit's notebook is returned. One with an edited lesson is
+    returned as it stands; so is one that no commit has, but for its answers.
+    """
+    here, text = read(path), committed_text(path)
+    if text is None:
+        return reset(here)
+    committed = nbformat.reads(text, as_version=4)
+    (lesson, answers), (old_lesson, old_answers) = map(sources, (here, committed))
+    is_used = answers != old_answers or here.metadata != METADATA
+    return committed if lesson == old_lesson and is_used else here
+
+
+def copy_course(folder):
+    """Copy chapters and support into a folder, in which notebooks then run.
+
+    What a reader trained stays behind, and so do the answers in section notebooks.
+    """
+    ignored = shutil.ignore_patterns(*LEFT_BEHIND)
+    for room in (*ROOT.glob("ch[0-9][0-9]"), ROOT / "support"):
+        shutil.copytree(room, folder / room.name, ignore=ignored)
+    for path in all_notebooks():
+        nbformat.write(reset(read(path)), folder / label(path))
+
+
+def python_source(cell):
+    """The source of a code cell with its %magic and !shell lines blanked."""
+    if cell.source.startswith("%%"):
+        return ""
+    lines = cell.source.splitlines()
+    return "\n".join("" if line.startswith(("%", "!")) else line for line in lines)
+
+
+def top_level(source):
+    """Yield (name, node) for each class, function and assigned name of a source."""
+    for node in ast.parse(source).body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            yield node.name, node
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            parts = [part for target in targets for part in ast.walk(target)]
+            yield from ((part.id, node) for part in parts if isinstance(part, ast.Name))
+
+
+def inject(notebook, parameters):
+    """Set parameters in a new cell right after the one tagged `parameters`."""
+    cells = notebook.cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(f"{len(tagged)} cells are tagged `parameters`, one must be")
+    if unknown := parameters.keys() - dict(top_level(tagged[0].source)):
+        raise ValueError(f"the parameters cell does not assign {sorted(unknown)}")
+    source = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+    cells.insert(cells.index(tagged[0]) + 1, nbformat.v4.new_code_cell(source))
+
+
+def peak_megabytes(client):
+    """Ask a running kernel for the most memory it has held so far."""
+    request = client.kc.execute("", silent=True, user_expressions={"peak": PEAK})
+    answer = client.wait_for_reply(request)["content"]["user_expressions"]["peak"]
+    unit = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes, Linux kB
+    return int(answer["data"]["text/plain"]) * unit / 1e6
+
+
+def execute(path, parameters=None):
+    """Run a notebook from its own folder in a fresh kernel."""
+    notebook = read(path)
+    if parameters:
+        inject(notebook, parameters)
+    folder = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(notebook, kernel_name="python3", resources=folder)
+    client.extra_arguments = KERNEL_ARGUMENTS
+    start = time.perf_counter()
+    with client.setup_kernel():
+        for index, cell in enumerate(notebook.cells):
+            try:
+                client.execute_cell(cell, index)
+            except (CellExecutionError, DeadKernelError) as error:
+                where = f"{label(path)}, cell {index + 1} of {len(notebook.cells)}"
+                raise RuntimeError(f"{where}: {error}") from None
+        minutes = (time.perf_counter() - start) / 60
+        return Run(notebook, minutes, peak_megabytes(client))
+
+
+def without_bars(text):
+    """Drop the progress bars that were drawn as text; keep all else that was said."""
+    if TEXT_BAR.search(text):
+        pieces = re.split(r"(?<=[\r\n])", text)
+        text = "".join(p for p in pieces if p.strip() and not TEXT_BAR.search(p))
+    return text if text.strip() else ""
+
+
+def joined(pieces):
+    """Join neighbouring outputs of one stream."""
+    whole = []
+    for output in pieces:
+        if whole and "name" in output and output.name == whole[-1].get("name"):
+            whole[-1].text += output.text
+        else:
+            whole.append(output)
+    return whole
+
+
+def tidy(pieces):
+    """Drop progress bars from outputs and join the streams that they cut up."""
+    kept = joined(piece for piece in pieces if WIDGET not in piece.get("data", {}))
+    for output in kept:
+        if output.get("name") == "stderr":
+            output.text = without_bars(output.text)
+    return joined(output for output in kept if output.get("text") != "")
+
+
+def clean(notebook):
+    """Leave what a reader wants: no version noise, no spent progress bars."""
+    notebook.metadata = METADATA
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+    for cell in code_cells(notebook):
+        cell.outputs = tidy(cell.outputs)
+    return notebook
+
+
+def save(notebook, path):
+    """Write a cleaned notebook in one move: a killed run leaves the old file whole."""
+    part = path.with_name(f"{path.name}.part")
+    nbformat.write(clean(notebook), part)
+    part.replace(path)
+
+
+def update_readme(path, minutes):
+    """Put a notebook's minutes into its row of the README's table."""
+    readme = ROOT / "README.md"
+    rows = readme.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, row in enumerate(rows):
+        if f"({label(path)})" in row:
+            rows[number] = re.sub(r"\d+\.\d min", f"{minutes:.1f} min", row)
+    readme.write_text("".join(rows), encoding="utf-8")
+
+
+def main(names):
+    """Re-run notebooks (default: all) in full and save them with their figures."""
+    for path in [Path(name).resolve() for name in names] or all_notebooks():
+        notebook, minutes, megabytes = execute(path)
+        minutes = max(minutes, 0.1)
+        cost = f"{minutes:.1f} minutes and {megabytes / 1000:.1f} GB"
+        line = rf"*Runs in* {cost} on a {os.cpu_count()}-core CPU.\g<rest>"
+        notebook.cells[0].source = RUNS_IN.sub(line, notebook.cells[0].source)
+        save(notebook, path)
+        update_readme(path, minutes)
+        print(f"{label(path)}: {cost}", flush=True)

@@ -1,0 +1,246 @@
+"""Each command that trains or answers: stopped, unheard, or asked for nonsense."""
+
+import errno
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from support import interrupts
+from support.apps import chat
+from support.commands import CLOSED, ending_in_a_line
+from support.interrupts import STOPPED
+from support.paths import ROOT
+from tests.support import test_assistant, test_spam_filter
+
+COMMANDS = {
+    "ch05.pretrain": [],
+    "support.weights.pretrained": ["list"],
+    "support.apps.spam_filter": [],
+    "ch06.classifier": ["a message"],
+    "support.apps.assistant": [],
+    "support.apps.chat": [],
+}
+# a package that all of them import; here it stops the process as a reader would
+STOPPER = "import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ctrl_c_during_imports_ends_in_one_line(tmp_path, command):
+    (tmp_path / "torch.py").write_text(STOPPER, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", command, *COMMANDS[command]],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+    )
+    assert done.returncode == STOPPED
+    assert done.stderr == b"stopped\n" and done.stdout == b""
+
+
+@pytest.fixture
+def begun():
+    """As at the begin of a command; SIGINT means what it meant when the test ends."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.stop_in_a_line()
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_work_that_is_stopped_is_put_away_first(begun):
+    """Before and after it, the process may end at once."""
+    assert signal.getsignal(signal.SIGINT) is interrupts.stop
+    with pytest.raises(SystemExit) as end, ending_in_a_line():
+        signal.raise_signal(signal.SIGINT)
+    assert end.value.code == STOPPED
+    assert signal.getsignal(signal.SIGINT) is interrupts.stop
+
+
+def test_who_ignores_ctrl_c_goes_on_ignoring_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupts.stop_in_a_line()
+        with ending_in_a_line():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class Unread(io.StringIO):
+    """A pipe that nobody reads any more."""
+
+    def write(self, text):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+
+def test_judging_for_nobody_ends_in_one_line(ask, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Unread())
+    assert ask("one", "two")[1] == CLOSED
+
+
+OPTIONS = {
+    "support.apps.spam_filter": [
+        "--seed=1.5",
+        "--seed=-1",
+        "--seed=" + "9" * 30,
+        "--seed=x",
+    ],
+    "support.apps.assistant": [
+        "--seed=1.5",
+        "--seed=-1",
+        "--seed=" + "9" * 30,
+        "--seed=x",
+    ],
+    "support.apps.chat": [
+        f"--max-new-tokens={n}" for n in ("-1", "0", "1.5", "9" * 30)
+    ],
+}
+MAINS = {
+    "support.apps.spam_filter": test_spam_filter.spam_filter.main,
+    "support.apps.assistant": test_assistant.assistant.main,
+    "support.apps.chat": chat.main,
+}
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(c, option) for c in OPTIONS for option in OPTIONS[c]]
+)
+def test_a_bad_option_is_argparses_sentence(monkeypatch, capsys, command, option):
+    monkeypatch.setattr(sys, "argv", [command, option])
+    with pytest.raises(SystemExit) as end:
+        MAINS[command]()
+    assert end.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        f"error: argument {option.partition('=')[0]}: .*(above|large)", said
+    )
+
+
+@pytest.mark.parametrize(
+    "command", ["support.apps.spam_filter", "support.apps.assistant"]
+)
+def test_an_unknown_model_is_told_the_known_ones(tmp_path, monkeypatch, command):
+    main = MAINS[command]
+    monkeypatch.setitem(main.__globals__, "SAVED", tmp_path / "a")
+    monkeypatch.setitem(main.__globals__, "ASSISTANT", tmp_path / "a")
+    monkeypatch.setattr(sys, "argv", [command, "--model", "gpt-5"])
+    with pytest.raises(SystemExit, match="unknown model 'gpt-5': there are gpt2-small"):
+        main()
+
+
+# messages and answers
+
+
+@pytest.fixture
+def ask(monkeypatch, capsys):
+    """ask(*arguments): what ch06.classifier says, by a filter of random weights, and
+    how it ends."""
+    module = test_spam_filter.spam_filter
+    monkeypatch.setattr(module, "load_pretrained", test_spam_filter.Shelf().load)
+    monkeypatch.setenv("LLMS_DEVICE", "cpu")
+    loaded = module.create_classifier()
+    monkeypatch.setattr(module, "load_classifier", lambda device: loaded[:2])
+
+    def ask(*arguments):
+        end = test_spam_filter.ask(monkeypatch, *arguments)
+        said = capsys.readouterr()
+        assert said.err.count("\n") <= 1
+        return said.out, end
+
+    return ask
+
+
+def test_an_empty_message_among_others_is_named(ask):
+    said, end = ask("one", "", "three")
+    assert [line[-5:] for line in said.splitlines()[::2]] == ["  one", "three"]
+    assert said.splitlines()[1].startswith("message 2 was not judged: the message is")
+    assert end.startswith("error: 1 of 3 messages could not be judged: message 2")
+
+
+def test_escape_sequences_are_spelled_out_and_a_message_is_one_line(ask):
+    said, end = ask("\x1b[2Jwin\x07", "two\nlines")
+    assert end == 0 and "\x1b" not in said and "\x07" not in said
+    assert r"\x1b[2Jwin\x07" in said and said.count("\n") == 2
+
+
+FILES = {
+    "a mark": (b"\xef\xbb\xbfone\ntwo\n", None),
+    "Windows": (b"one\r\ntwo\r\n", None),
+    "UTF-16": ("one\ntwo".encode("utf-16"), "is UTF-16 text"),
+    "latin-1": (b"one\ntw\xf6\n", "line 2: the byte 0xf6 is not UTF-8 text"),
+    "empty": (b"", "holds no message"),
+    "blank": (b"\n \n\n", "holds no message"),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("place", ["file", "standard input"])
+def test_files_of_messages_as_they_come(
+    ask, tmp_path, monkeypatch, capsys, kind, place
+):
+    content, fault = FILES[kind]
+    path = tmp_path / "messages.txt"
+    path.write_bytes(content)
+    if place == "file":
+        said, end = ask("--file", str(path))
+    else:
+        monkeypatch.setattr(sys, "argv", ["ch06.classifier"])
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+        end = 0
+        try:
+            test_spam_filter.spam_filter.classify_main()
+        except SystemExit as stopped:
+            end = stopped.code
+        said = capsys.readouterr().out
+    if fault:
+        assert fault in end and (str(path) if place == "file" else place) in end
+    else:
+        assert end == 0
+        assert [line.split()[-1] for line in said.splitlines()] == ["one", "two"]
+
+
+def test_a_folder_of_messages_is_a_sentence(ask, tmp_path):
+    assert "is a folder, and a file is expected" in ask("--file", str(tmp_path))[1]
+
+
+def test_a_console_without_a_character_shows_the_rest(ask, monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", console)
+    assert ask("one \N{GRINNING FACE}", "two")[1] == 0
+    console.flush()
+    lines = console.buffer.getvalue().splitlines()
+    assert [line[-5:] for line in lines] == [b"one ?", b"  two"]
+
+
+def test_a_talk_shows_no_escape_sequence_and_goes_on_after_an_error(
+    monkeypatch, capsys
+):
+    answers = iter([["\x1b[", "31mred"], ValueError("too long"), ["fine"]])
+    lines = iter(["a", "b", "c", ""])
+
+    def stream(*_):
+        answer = next(answers)
+        if isinstance(answer, ValueError):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(chat, "stream_answer", stream)
+    monkeypatch.setattr("builtins.input", lambda _: next(lines))
+    chat.talk(None, None)
+    said = capsys.readouterr().out.removeprefix(chat.WELCOME)
+    assert said == "\n\\x1b[31mred\nthere is no answer: too long\n\nfine\n"
+
+
+def test_a_line_that_is_no_text_is_asked_for_again(monkeypatch, capsys):
+    lines = iter([b"\xff", b"Hello"])
+
+    def read(_):
+        return next(lines).decode()
+
+    monkeypatch.setattr("builtins.input", read)
+    assert chat.read_line() == "Hello"
+    assert "not UTF-8 text" in capsys.readouterr().out

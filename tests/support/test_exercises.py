@@ -1,0 +1,101 @@
+"""Each checker accepts right answers of all kinds and rejects plausible wrong ones."""
+
+import importlib
+from collections import Counter
+from functools import cache
+
+import pytest
+import torch
+
+from support.exercises.checking import EXERCISES, NotYet, check, require_kind, verdict
+from tests.notebooks.running import (
+    ROOT,
+    chapter_notebooks,
+    checked,
+    code_cells,
+    read_course,
+    solutions,
+)
+
+RIGHT, WRONG = {}, {}  # number -> answers
+for path in sorted(ROOT.glob("ch[0-9][0-9]/exercises.py")):
+    importlib.import_module(f"{path.parent.name}.exercises")
+    answers = importlib.import_module(f"tests.answers.{path.parent.name}")
+    RIGHT |= answers.RIGHT
+    WRONG |= answers.WRONG
+
+
+@pytest.fixture(autouse=True)
+def random_numbers_stay():
+    """Checking an answer leaves the reader's random numbers as they were."""
+    state = torch.get_rng_state()
+    yield
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@cache
+def numbers(path):
+    """Numbers of the exercises that a notebook checks, in order."""
+    return checked(code_cells(read_course(path)))
+
+
+def test_every_exercise_is_set_once_and_answered_once():
+    posed = [number for path in chapter_notebooks() for number in numbers(path)]
+    solved = [number for path in solutions() for number in numbers(path)]
+    assert posed == sorted(EXERCISES)
+    assert solved == posed
+
+
+def test_an_exercise_belongs_to_its_notebook():
+    """The numbers of a section go on from one of its notebooks to the next."""
+    posed = Counter()
+    for path in chapter_notebooks():
+        section = path.name.partition("_")[0]
+        for number in numbers(path):
+            posed[section] += 1
+            assert number == f"{section}.{posed[section]}"
+
+
+def test_nothing_is_not_attempted():
+    said = {number: verdict(number, None) for number in EXERCISES}
+    assert said == {number: f"{number}: not attempted" for number in EXERCISES}
+
+
+@pytest.mark.parametrize("number", sorted(EXERCISES))
+def test_right_answers_are_accepted_however_they_are_written(number):
+    assert len(RIGHT[number]) >= 2
+    for answer in RIGHT[number]:
+        assert verdict(number, answer) == f"{number}: right"
+
+
+@pytest.mark.parametrize("number", sorted(EXERCISES))
+def test_wrong_answers_are_rejected_with_a_reason(number):
+    assert len(WRONG[number]) >= 3
+    for answer in [*WRONG[number], object()]:
+        said = verdict(number, answer)
+        assert said.startswith(f"{number}: not yet, because "), said
+        assert len(said.partition("because ")[2]) > 10
+
+
+def test_an_unknown_number_is_named():
+    with pytest.raises(ValueError, match="no exercise '9.9.9'"):
+        check("9.9.9", 1)
+
+
+def test_a_hint_comes_on_asking(capsys):
+    number = min(EXERCISES)
+    check(number)
+    check(number, hint=True)
+    hint = EXERCISES[number][1]
+    not_attempted = f"{number}: not attempted\n"
+    assert capsys.readouterr().out == f"{not_attempted}{not_attempted}Hint: {hint}\n"
+
+
+def test_a_class_that_a_notebook_defined_counts_like_the_modules():
+    """In a notebook the reader hands in the notebook's class, not the module's."""
+    namesake = type("MultiHeadAttention", (), {})
+    require_kind(namesake(), "MultiHeadAttention")
+    with pytest.raises(NotYet, match="class MultiHeadAttention, not int"):
+        require_kind(1, "MultiHeadAttention")
+    with pytest.raises(NotYet, match="not a class: call it"):
+        require_kind(namesake, "MultiHeadAttention")

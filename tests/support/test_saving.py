@@ -1,0 +1,234 @@
+"""What was trained is kept: there, elsewhere, or at least by whoever called."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from ch05 import pretrain as script
+from support.apps import assistant, spam_filter
+from support.weights import sources
+from support.weights.checkpoint import load_model, load_parameters, save_model
+from support.weights.pretrained import load_pretrained
+from support.weights.saving import check_can_be_kept, keep
+from tests.lessons.test_pretrain import tiny_story  # noqa: F401
+from tests.support.test_spam_filter import CONFIG, Shelf
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ERRORS = [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EIO]
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path, monkeypatch):
+    """A folder for temporary files and a home, for the test alone."""
+    for name in ("temporary", "home"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def fail_in(monkeypatch):
+    """fail_in(error, *folders): nothing can be written to those any more."""
+
+    def fail(error, *folders):
+        def check(path):
+            if any(Path(path).is_relative_to(folder) for folder in folders):
+                raise OSError(error, os.strerror(error), str(path))
+
+        def replace(source, target, real=os.replace):
+            check(target)
+            real(source, target)
+
+        def mkdir(path, *args, real=os.mkdir, **kwargs):
+            check(path)
+            real(path, *args, **kwargs)
+
+        def check_writable(path, _):
+            check(path)
+
+        def savefig(figure, path, *_, **__):
+            check(path)
+            Path(path).write_bytes(b"a plot")
+
+        monkeypatch.setattr(os, "replace", replace)
+        monkeypatch.setattr(os, "mkdir", mkdir)
+        monkeypatch.setattr("support.weights.saving.check_writable", check_writable)
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", savefig)
+
+    return fail
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("num_full", [0, 1, 2, 3])
+def test_a_model_is_kept_where_it_can_be(
+    tmp_path, tiny_model, tiny_config, capsys, fail_in, error, num_full
+):
+    path = tmp_path / "course" / "a.safetensors"
+    places = [tmp_path / name for name in ("course", "temporary", "home")]
+    fail_in(error, *places[:num_full])
+    is_kept = keep(path, lambda place: save_model(place, tiny_model, tiny_config))
+    assert is_kept == (num_full == 0)
+    found = [file for place in places for file in place.rglob("*") if file.is_file()]
+    said = capsys.readouterr().out
+    if num_full == 3:
+        assert not found and "only this process has it" in said
+        return
+    assert [file.name for file in found] == [path.name]
+    assert found[0].is_relative_to(places[num_full])
+    load_model(found[0])
+    if num_full:
+        assert f"is kept as {found[0]} instead" in said
+        assert os.strerror(error) in said and str(path.parent) in said
+    left = [folder for place in places[:num_full] for folder in place.glob("*")]
+    assert not left
+
+
+@pytest.mark.parametrize(
+    "name", ["os.fsync", "pathlib.Path.mkdir", "support.download.files.fill"]
+)
+def test_a_target_is_tried_out(tmp_path, monkeypatch, name):
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    check_can_be_kept(tmp_path / "a" / "b")
+    monkeypatch.setattr(name, fail)
+    with pytest.raises(OSError, match="nothing was trained.*No space left on device"):
+        check_can_be_kept(tmp_path / "a" / "b")
+    assert not any((tmp_path / "a").iterdir())
+
+
+def test_a_folder_is_no_target(tmp_path):
+    with pytest.raises(ValueError, match="is a folder, and a file is expected"):
+        check_can_be_kept(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file/b cannot be written"):
+        check_can_be_kept(tmp_path / "file" / "b")
+
+
+# the functions that train
+
+
+@pytest.fixture
+def spam(tmp_path, monkeypatch):
+    """A filter is trained on nothing, in a folder of its own."""
+    monkeypatch.setattr(spam_filter, "load_pretrained", Shelf().load)
+    monkeypatch.setattr(spam_filter, "SAVED", tmp_path / "course" / "spam.safetensors")
+    monkeypatch.setattr(spam_filter, "fast_math", lambda device: None)
+    monkeypatch.setattr(spam_filter, "load_messages", list)
+    monkeypatch.setattr(spam_filter, "split_messages", lambda _: [[], [], []])
+    monkeypatch.setattr(spam_filter, "create_loaders", lambda *_: [[], [], []])
+    monkeypatch.setattr(spam_filter, "calc_accuracy_loader", lambda *_: 1.0)
+    monkeypatch.setattr(spam_filter, "train_head", lambda *_: None)
+    monkeypatch.setenv("LLMS_DEVICE", "cpu")
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    """An assistant is fine-tuned on nothing."""
+    monkeypatch.setattr(assistant, "load_pretrained", Shelf().load)
+    monkeypatch.setattr(assistant, "fast_math", lambda device: None)
+    monkeypatch.setattr(assistant, "load_parts", lambda: ([], [], []))
+    monkeypatch.setattr(assistant, "create_instruction_loaders", lambda *_: [[], []])
+    monkeypatch.setattr(assistant, "finetune_lora", lambda *_: None)
+    monkeypatch.setenv("LLMS_DEVICE", "cpu")
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("kind", ["spam", "helper"])
+def test_nothing_is_loaded_where_nothing_can_be_kept(
+    request, tmp_path, monkeypatch, fail_in, kind, error
+):
+    request.getfixturevalue(kind)
+    for module in (spam_filter, assistant):
+        monkeypatch.setattr(module, "load_pretrained", lambda *_: pytest.fail("loaded"))
+    fail_in(error, tmp_path / "course")
+    with pytest.raises(OSError, match="nothing was trained"):
+        if kind == "spam":
+            spam_filter.train_filter("auto", 123)
+        else:
+            assistant.train_assistant(tmp_path / "course" / "a.safetensors")
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_filter_that_was_trained_is_returned(spam, tmp_path, monkeypatch, error):
+    def fail_now(*_, **__):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(
+        spam_filter, "train_head", lambda *_: monkeypatch.setattr(os, "fsync", fail_now)
+    )
+    classifier, is_kept = spam_filter.train_filter("auto", 123)
+    assert not is_kept and classifier.head.out_head.out_features == 2
+
+
+def test_a_filter_is_kept_elsewhere(spam, tmp_path, monkeypatch, fail_in, capsys):
+    train = lambda *_: fail_in(errno.EROFS, tmp_path / "course")  # noqa: E731
+    monkeypatch.setattr(spam_filter, "train_head", train)
+    classifier, is_kept = spam_filter.train_filter("auto", 123)
+    (found,) = (tmp_path / "temporary").rglob("spam.safetensors")
+    assert not is_kept and str(found) in capsys.readouterr().out
+    load_parameters(found, dict(classifier.head.named_parameters()))
+
+
+def test_an_assistant_is_kept_elsewhere(helper, tmp_path, monkeypatch, fail_in, capsys):
+    path = tmp_path / "course" / "assistant.safetensors"
+    train = lambda *_: fail_in(errno.EROFS, tmp_path / "course")  # noqa: E731
+    monkeypatch.setattr(assistant, "finetune_lora", train)
+    with pytest.raises(OSError, match=f"the assistant is not in {path}"):
+        assistant.train_assistant(path)
+    (found,) = (tmp_path / "temporary").rglob("assistant.safetensors")
+    assert str(found) in capsys.readouterr().out
+    assistant.load_assistant(found)
+
+
+def run_story(tmp_path, monkeypatch, at_the_end):
+    """The run of 5.2 on nothing; at_the_end() is called once it has trained."""
+
+    def train(*_, **__):
+        at_the_end()
+        return [1.0], [2], [3.0], [4.0]
+
+    monkeypatch.setattr(script, "train", train)
+    monkeypatch.setattr(script, "print_losses", lambda *_: None)
+    monkeypatch.setattr(script, "generate_and_print_sample", lambda *_: None)
+    return script.pretrain([], CONFIG, "cpu", tmp_path / "course")
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("name", ["checkpoints", "train_plot.png"])
+def test_the_story_run_loses_neither_weights_nor_plot(
+    tmp_path, monkeypatch, fail_in, capsys, name, error
+):
+    course = tmp_path / "course"
+    model, is_kept = run_story(
+        tmp_path, monkeypatch, lambda: fail_in(error, course / name)
+    )
+    assert not is_kept and os.strerror(error) in capsys.readouterr().out
+    (found,) = tmp_path.rglob("local.safetensors")
+    assert torch.equal(load_model(found)[0].tok_emb.weight, model.tok_emb.weight)
+    assert found.is_relative_to(course) == (name == "train_plot.png")
+    assert (course / "train_plot.png").exists() == (name == "checkpoints")
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "train_plot.png"])
+def test_the_story_run_tries_its_folder_out(tmp_path, monkeypatch, fail_in, name):
+    fail_in(errno.EROFS, tmp_path / "course" / name)
+    with pytest.raises(OSError, match="nothing was trained"):
+        run_story(tmp_path, monkeypatch, lambda: pytest.fail("trained"))
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.usefixtures("tiny_story")
+def test_local_is_trained_though_it_cannot_be_kept(
+    tmp_path, monkeypatch, fail_in, capsys, error
+):
+    course = tmp_path / "course"
+    monkeypatch.setattr(sources, "LOCAL", course / "local.safetensors")
+    fail_in(error, course)
+    trained = load_pretrained("local")
+    assert not trained.model.training and trained.source == "checkpoint"
+    assert "could not be kept, and will be trained again" in capsys.readouterr().out
+    assert not course.exists()
