@@ -25,7 +25,9 @@ def main():
     parser.add_argument(
         "parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all"
     )
-    parser.add_argument("--markdown", action="store_true", help="a table for README.md")
+    parser.add_argument(
+        "--markdown", action="store_true", help="a table for benchmarks/README.md"
+    )
     args = parser.parse_args()
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}: there are {PARTS}")

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from ch02.tokenizer import BPETokenizer
 from ch05.training import calc_loss_loader
 from support.download.fetch import downloads_folder, fetch
+from support.paths import MODELS
 from support.pretraining.run_folder import RunFolder
 from support.pretraining.shards import TokenShards
 from support.weights.checkpoint import load_model
@@ -51,12 +52,12 @@ OPTIONS = {
     "save-freq": 100,
 }
 HERE = Path(__file__).parent
-FOLDER = HERE.parent / "ch05/checkpoints/shakespeare"
+FOLDER = MODELS / "shakespeare"
 
 
 def pretrain(*arguments):
-    """Start `python -m ch05.pretrain` with these arguments."""
-    command = [sys.executable, "-m", "ch05.pretrain", *map(str, arguments)]
+    """Start `python -m support.pretraining` with these arguments."""
+    command = [sys.executable, "-m", "support.pretraining", *map(str, arguments)]
     return subprocess.Popen(command, cwd=HERE.parent)
 
 

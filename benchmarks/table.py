@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 
-COLUMNS = "work", "ours", "peer", "our figure", "peer's", "ratio", "goal", "met"
+COLUMNS = "work", "ours", "peer", "our result", "peer's", "ratio", "goal", "met"
 ALIGNED = "---", "---", "---", "---:", "---:", "---:", "---", "---"  # in Markdown
 SMALL_IS_GOOD = "MB", "s"
 COLORS = {None: "tab:gray", True: "tab:blue", False: "tab:red"}

@@ -112,3 +112,21 @@ def test_readme_gives_the_minutes_of_each_notebook():
         if link := re.search(r"\((ch\d\d/\d[^)]*\.ipynb)\)", row):
             listed[link[1]] = re.findall(r"\b(\d+\.\d) min\b", row)
     assert listed == stated
+
+
+def test_readme_is_short():
+    assert len(text_of(ROOT / "README.md").split()) < 1500
+
+
+def test_links_from_readme_lead_to_every_page(tracked):
+    pages = {path for path in tracked if path.suffix == ".md"}
+    found, new = set(), {ROOT / "README.md"}
+    while new:
+        found |= new
+        links = {
+            (page.parent / link).resolve()
+            for page in new
+            for link in LINK.findall(text_of(page))
+        }
+        new = links & pages - found
+    assert found == pages

@@ -1,4 +1,4 @@
-"""The README's table of costs is what the arithmetic gives, and that holds."""
+"""The table of costs in support/pretraining/README.md is what the arithmetic gives."""
 
 import pytest
 
@@ -12,8 +12,9 @@ from ch04.gpt import GPT_CONFIG_124M
 from support.paths import ROOT
 
 
-def test_the_readme_has_the_table():
-    assert table() in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_on_pretraining_has_the_table():
+    page = ROOT / "support" / "pretraining" / "README.md"
+    assert table() in page.read_text(encoding="utf-8")
 
 
 def test_parameters_by_formula():
