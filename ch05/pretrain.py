@@ -39,20 +39,20 @@ PLOT = Path(__file__).with_name("train_plot.png")
 START_CONTEXT = "Every effort moves you"
 
 
-def pretrain(loaders, cfg, device, num_epochs, eval_freq, eval_iter):
-    """Train a new model; returns the model and what `plot_losses` draws."""
+def pretrain(loaders, cfg, device, args):
+    """Train a new model; returns it and what `plot_losses` draws."""
     torch.manual_seed(123)
     model = GPTModel(cfg).to(device)
     check_can_be_kept(LOCAL, size_in_bytes(model.parameters()))
     with torch.random.fork_rng():  # so that training draws what it draws in the book
         print_losses("untrained", model, loaders, device)
-    settings = {"lr": 4e-4, "weight_decay": 0.1, "fused": True}
-    optimizer = torch.optim.AdamW(model.parameters(), **settings)
+    adamw = {"lr": 4e-4, "weight_decay": 0.1, "fused": True}
+    optimizer = torch.optim.AdamW(model.parameters(), **adamw)
     train_losses, val_losses, tokens_seen = train_model_simple(
-        *(model, *loaders, optimizer, device, num_epochs, eval_freq, eval_iter),
-        *(START_CONTEXT, get_tokenizer()),
+        *(model, *loaders, optimizer, device),
+        *(args.epochs, args.eval_freq, args.eval_iter, START_CONTEXT, get_tokenizer()),
     )
-    steps = range(1, 1 + eval_freq * len(train_losses), eval_freq)
+    steps = range(1, 1 + args.eval_freq * len(train_losses), args.eval_freq)
     epochs_seen = [step / len(loaders[0]) for step in steps]
     return model, (epochs_seen, tokens_seen, train_losses, val_losses)
 
@@ -81,17 +81,14 @@ def main():
         loaders = create_train_val_loaders(text, CONFIG["context_length"])
         fast_math(device)
         say(f"training on {device}: {one_line(args.text)}, {len(text):,} characters")
-        how = args.epochs, args.eval_freq, args.eval_iter
-        model, history = pretrain(loaders, CONFIG, device, *how)
-        are_kept = [
-            keep(LOCAL, lambda path: save_model(path, model, CONFIG)),
-            keep(PLOT, lambda path: plot_losses(*history, path=path)),
-        ]
-        if all(are_kept):
+        model, history = pretrain(loaders, CONFIG, device, args)
+        is_kept = keep(LOCAL, lambda path: save_model(path, model, CONFIG))
+        is_kept &= keep(PLOT, lambda path: plot_losses(*history, path=path))
+        if is_kept:
             say(f"wrote {one_line(PLOT)} and {one_line(LOCAL)}")
         print_losses("trained", model, loaders, device)
         generate_and_print_sample(model, get_tokenizer(), device, START_CONTEXT)
-        if not all(are_kept):
+        if not is_kept:
             sys.exit("error: not all results are where they belong, as said above")
 
 

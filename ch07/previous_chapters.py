@@ -43,8 +43,9 @@ from ch06.spam import (
     SpamDataset, create_balanced_dataset, download_and_unzip_spam_data, random_split,
 )
 from ch06.splits import group_split, near_duplicate_groups, words_of
-from support.device.device import fast_math, pick_device
+from support.device.device import autocast, fast_dtype, fast_math, pick_device
 from support.weights.pretrained import load_pretrained
+from support.weights.smollm2 import chat_ids, has_chat_template
 
 __all__ = [
     "BPETokenizer", "CausalAttention", "DummyGPTModel", "DummyLayerNorm",
@@ -52,17 +53,18 @@ __all__ = [
     "GPTDatasetV1", "GPTModel", "GPT_CONFIG_124M", "KVCache", "LayerNorm",
     "LengthBuckets", "MODEL_CONFIGS", "MultiHeadAttention", "MultiHeadAttentionWrapper",
     "SelfAttention_v1", "SelfAttention_v2", "SimpleTokenizerV1", "SimpleTokenizerV2",
-    "SpamDataset", "TransformerBlock", "add_gradients", "assign", "attend",
-    "calc_accuracy_loader", "calc_loss_batch", "calc_loss_loader", "check_prompts",
-    "classify_review", "count_targets", "create_balanced_dataset",
+    "SpamDataset", "TransformerBlock", "add_gradients", "assign", "attend", "autocast",
+    "calc_accuracy_loader", "calc_loss_batch", "calc_loss_loader", "chat_ids",
+    "check_prompts", "classify_review", "count_targets", "create_balanced_dataset",
     "create_dataloader_v1", "create_train_val_loaders", "download_and_load_gpt2",
     "download_and_unzip_spam_data", "download_file", "evaluate_model", "evaluating",
-    "fast_math", "find_highest_gradient", "forward_cached", "generate",
+    "fast_dtype", "fast_math", "find_highest_gradient", "forward_cached", "generate",
     "generate_and_print_sample", "generate_text_simple", "get_tokenizer", "group_split",
-    "learning_rate_at", "load_gpt2_params_from_tf_ckpt", "load_pretrained", "load_text",
-    "load_weights_into_gpt", "near_duplicate_groups", "padding_share", "pick_device",
-    "plot_losses", "plot_values", "print_gradients", "print_sampled_tokens", "project",
-    "random_split", "set_learning_rate", "softmax_naive", "softmax_with_temperature",
-    "text_to_token_ids", "token_ids_to_text", "train_classifier_simple", "train_model",
-    "train_model_simple", "training_steps", "words_of",
+    "has_chat_template", "learning_rate_at", "load_gpt2_params_from_tf_ckpt",
+    "load_pretrained", "load_text", "load_weights_into_gpt", "near_duplicate_groups",
+    "padding_share", "pick_device", "plot_losses", "plot_values", "print_gradients",
+    "print_sampled_tokens", "project", "random_split", "set_learning_rate",
+    "softmax_naive", "softmax_with_temperature", "text_to_token_ids",
+    "token_ids_to_text", "train_classifier_simple", "train_model", "train_model_simple",
+    "training_steps", "words_of",
 ]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from benchmarks.grouping import many_texts
 from ch02.tokenizer import get_tokenizer
-from ch06 import spam
+from ch06 import spam, splits
 from ch06.spam import (
     MEMBER,
     SAMPLE,
@@ -545,7 +545,7 @@ def test_groups_equal_those_by_brute_force(texts, threshold):
 def test_texts_of_many_blocks_are_grouped_alike(seed, threshold):
     texts = many_texts(60, num_words=40, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spam, "NUM_CELLS", 100)
+        patch.setattr(splits, "NUM_CELLS", 100)
         found = near_duplicate_groups(texts, threshold)
     assert as_sets(found) == brute_force_groups(texts, threshold)
 

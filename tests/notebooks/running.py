@@ -189,7 +189,7 @@ def copy_course(folder):
     What a reader trained stays behind, and so do the answers in section notebooks.
     """
     ignored = shutil.ignore_patterns(*LEFT_BEHIND)
-    for room in (*ROOT.glob("ch[0-9][0-9]"), ROOT / "support"):
+    for room in (*ROOT.glob("ch[0-9][0-9]"), *ROOT.glob("support")):
         shutil.copytree(room, folder / room.name, ignore=ignored)
     for path in all_notebooks():
         nbformat.write(reset(read(path)), folder / label(path))

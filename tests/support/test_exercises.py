@@ -1,6 +1,8 @@
 """Each checker accepts right answers of all kinds and rejects plausible wrong ones."""
 
 import importlib
+import subprocess
+import sys
 from collections import Counter
 from functools import cache
 
@@ -18,9 +20,9 @@ from tests.notebooks.running import (
 )
 
 RIGHT, WRONG = {}, {}  # number -> answers
-for path in sorted(ROOT.glob("ch[0-9][0-9]/exercises.py")):
-    importlib.import_module(f"{path.parent.name}.exercises")
-    answers = importlib.import_module(f"tests.answers.{path.parent.name}")
+for path in sorted(ROOT.glob("ch[0-9][0-9]")):
+    importlib.import_module(f"support.exercises.{path.name}")
+    answers = importlib.import_module(f"tests.answers.{path.name}")
     RIGHT |= answers.RIGHT
     WRONG |= answers.WRONG
 
@@ -75,6 +77,17 @@ def test_wrong_answers_are_rejected_with_a_reason(number):
         said = verdict(number, answer)
         assert said.startswith(f"{number}: not yet, because "), said
         assert len(said.partition("because ")[2]) > 10
+
+
+def test_each_chapter_has_checkers():
+    assert {number[0] for number in EXERCISES} == set("234567")
+
+
+def test_check_finds_the_checkers_of_a_chapter_by_itself():
+    code = "from support.exercises import check; check('6.2.1')"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "6.2.1: not attempted\n", done.stderr
 
 
 def test_an_unknown_number_is_named():
