@@ -1,7 +1,7 @@
 """Loading GPT-2, beside the book and transformers: `python -m benchmarks.loading`.
 
 Random weights of GPT-2's shape are written in the three forms that the course reads;
-each is loaded in fresh processes as `load_pretrained` does it, sha256 and certificate
+each is loaded in fresh processes as `load_pretrained` does it, sha256 and parity check
 included, which the peers do without. A model counts as loaded when each weight has been
 read once: transformers leaves them in the file until they are used. All imports are
 made before, TensorFlow's too. Memory is the most that is held above them.
@@ -23,9 +23,9 @@ from ch05.openai_weights import MODEL_CONFIGS
 from support.download import gpt2_files as remote_files
 from support.download.tensorflow_checkpoint import import_tensorflow
 from support.weights.__main__ import convert
-from support.weights.pretrained import places
+from support.weights.pretrained import find_sources
 from support.weights.reference import (
-    facts,
+    sizes_and_hashes,
     transformers_gpt2,
     write_hugging_face,
     write_openai,
@@ -47,7 +47,7 @@ def write_files(size, downloads):
     reference.save_pretrained(downloads / "transformers")
     write_hugging_face(folder, reference)
     write_openai(folder, reference)
-    known = json.dumps(facts(folder))
+    known = json.dumps(sizes_and_hashes(folder))
     (downloads / "facts.json").write_text(known, encoding="utf-8")
     take_for_published(size, downloads)
     convert(NAMES[size])
@@ -63,7 +63,7 @@ def take_for_published(size, downloads):
 def our_loader(size, title, downloads):
     """A function that loads a source of ours."""
     take_for_published(size, downloads)
-    (place,) = places(NAMES[size], title)
+    (place,) = find_sources(NAMES[size], title)
     if title == "openai":
         import_tensorflow()
     return lambda: place.load()[0]

@@ -32,7 +32,7 @@ from support.download.fetch import FetchError
 from support.messages import one_line, say
 from support.weights.checkpoint import save_model
 from support.weights.local import LOCAL
-from support.weights.saving import check_can_be_kept, keep, size_in_bytes
+from support.weights.saving import check_can_save, save_or_fall_back, size_in_bytes
 
 CONFIG = GPT_CONFIG_124M | {"context_length": 256}
 PLOT = Path(__file__).with_name("train_plot.png")
@@ -43,7 +43,7 @@ def pretrain(loaders, cfg, device, args):
     """Train a new model; returns it and what `plot_losses` draws."""
     torch.manual_seed(123)
     model = GPTModel(cfg).to(device)
-    check_can_be_kept(LOCAL, size_in_bytes(model.parameters()))
+    check_can_save(LOCAL, size_in_bytes(model.parameters()))
     with torch.random.fork_rng():  # so that training draws what it draws in the book
         print_losses("untrained", model, loaders, device)
     adamw = {"lr": 4e-4, "weight_decay": 0.1, "fused": True}
@@ -76,14 +76,14 @@ def main():
         parser.add_argument(option, type=positive, default=default, help=meaning)
     with ending_in_a_line(FetchError, ValueError, FloatingPointError, OSError):
         args = parser.parse_args()
-        check_can_be_kept(PLOT)
+        check_can_save(PLOT)
         text, device = load_text(args.text), pick_device()
         loaders = create_train_val_loaders(text, CONFIG["context_length"])
         fast_math(device)
         say(f"training on {device}: {one_line(args.text)}, {len(text):,} characters")
         model, history = pretrain(loaders, CONFIG, device, args)
-        is_kept = keep(LOCAL, lambda path: save_model(path, model, CONFIG))
-        is_kept &= keep(PLOT, lambda path: plot_losses(*history, path=path))
+        is_kept = save_or_fall_back(LOCAL, lambda p: save_model(p, model, CONFIG))
+        is_kept &= save_or_fall_back(PLOT, lambda p: plot_losses(*history, path=p))
         if is_kept:
             say(f"wrote {one_line(PLOT)} and {one_line(LOCAL)}")
         print_losses("trained", model, loaders, device)

@@ -38,7 +38,7 @@ from support.messages import one_line, say
 from support.paths import MODELS
 from support.weights.checkpoint import open_saved
 from support.weights.pretrained import load_pretrained
-from support.weights.saving import check_can_be_kept, keep, size_in_bytes
+from support.weights.saving import check_can_save, save_or_fall_back, size_in_bytes
 
 ASSISTANT = MODELS / "assistant.safetensors"
 LORA = {"rank": 16, "alpha": 32}
@@ -134,7 +134,7 @@ def finetuned_assistant(path, name, seed, num_train, num_epochs):
     Returns (model with its LoRA layers, the pretrained model's name, seconds). Raises
     OSError before it trains if path, where it is to be kept, cannot be written.
     """
-    check_can_be_kept(path)
+    check_can_save(path)
     device = pick_device()
     fast_math(device)
     pretrained = load_pretrained(name, device=device)
@@ -143,7 +143,7 @@ def finetuned_assistant(path, name, seed, num_train, num_epochs):
     parts = train[:num_train], validation
     loaders = create_instruction_loaders(parts, tokenizer, model.context_length, seed)
     add_lora(model, seed)
-    check_can_be_kept(path, size_in_bytes(adapter_parameters(model).values()))
+    check_can_save(path, size_in_bytes(adapter_parameters(model).values()))
     start = time.perf_counter()
     finetune_lora(model, *loaders, device, num_epochs)
     return model, pretrained.name, time.perf_counter() - start
@@ -158,7 +158,9 @@ def train_assistant(
     another folder, because path could not be written, and says which.
     """
     model, name, seconds = finetuned_assistant(path, name, seed, num_train, num_epochs)
-    if not keep(path, lambda place: save_assistant(place, model, name, **LORA)):
+    if not save_or_fall_back(
+        path, lambda place: save_assistant(place, model, name, **LORA)
+    ):
         raise OSError(f"the assistant is not in {path}, as said above")
     return seconds
 

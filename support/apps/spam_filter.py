@@ -34,7 +34,12 @@ from support.messages import one_line, say
 from support.paths import MODELS
 from support.weights.checkpoint import load_parameters, open_saved, save_model
 from support.weights.pretrained import load_pretrained
-from support.weights.saving import check_can_be_kept, keep, present, size_in_bytes
+from support.weights.saving import (
+    check_can_save,
+    locate_model,
+    save_or_fall_back,
+    size_in_bytes,
+)
 
 COMMAND = "python -m support.apps.spam_filter"
 SAVED = MODELS / "spam.safetensors"
@@ -111,7 +116,7 @@ def load_classifier(path=SAVED, device="cpu"):
     Raises FileNotFoundError if nothing was saved there; ValueError for a damaged file,
     and when the pretrained model is another than the one it was trained on.
     """
-    file = open_saved(present(path))
+    file = open_saved(locate_model(path))
     config, metadata = file.config(pretrained=str, num_trained=int), file.metadata()
     name, num_trained = config["pretrained"], config["num_trained"]
     classifier, tokenizer, _ = create_classifier(name, num_trained, device=device)
@@ -142,11 +147,11 @@ def train_filter(name, seed):
     The seed draws the new output layer and the order of the batches. The split of the
     messages stays, so that filters of different seeds are tested on the same ones.
     """
-    check_can_be_kept(SAVED)
+    check_can_save(SAVED)
     device = pick_device()
     fast_math(device)
     classifier, tokenizer, name = create_classifier(name, seed=seed, device=device)
-    check_can_be_kept(SAVED, size_in_bytes(classifier.head.parameters()))
+    check_can_save(SAVED, size_in_bytes(classifier.head.parameters()))
     parts = split_messages(load_messages())
     start = time.perf_counter()
     loaders = create_loaders(classifier, tokenizer, parts[:3], device, seed)
@@ -156,7 +161,7 @@ def train_filter(name, seed):
     seconds = time.perf_counter() - start
     print(f"test accuracy {accuracy:.1%}; {seconds:.0f} s with trunk and training")
     trained = classifier, tokenizer, name
-    is_kept = keep(SAVED, lambda path: save_classifier(path, *trained))
+    is_kept = save_or_fall_back(SAVED, lambda path: save_classifier(path, *trained))
     if is_kept:
         say(f"wrote {one_line(SAVED)}")
     return classifier, is_kept

@@ -1,4 +1,4 @@
-"""Where to compute, and how to make it fast (a support module: used, not taught)."""
+"""Choose the device that computes, and make it fast."""
 
 import ctypes
 import json
@@ -13,33 +13,35 @@ import torch
 import torch.nn.functional as F
 
 from ch04.gpt import GPT_CONFIG_124M
-from support.device.precision import float32_precision, gains_by_bfloat16, has_bfloat16
-from support.device.self_test import draw, find_faults, find_unchecked_ids, seeding
+from support.device.precision import (
+    float32_precision,
+    gains_by_bfloat16,
+    has_bfloat16,
+    matmul_precision,
+)
+from support.device.self_test import draw, find_faults, seeding
 from support.download.files import write_atomically
 from support.paths import MODELS
 
 CHOICE = MODELS / "device.json"
-# what a step is measured with: GPT-2's width, few blocks and a small vocabulary
+# what is timed: steps of a model of GPT-2's width, few blocks and a small vocabulary
 STEP_CONFIG = GPT_CONFIG_124M | {"vocab_size": 4096, "n_layers": 2}
-NUM_TIMED = 5  # steps, or as many of them as begin within two seconds
+NUM_TIMED = 3  # steps, after one that does not count
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 ONEDNN_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read when oneDNN is first used
 
 
 def available_devices():
-    """The devices that PyTorch finds here, the one that should be fastest first."""
-    found = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    return [name for name, is_there in found.items() if is_there] + ["cpu"]
+    """List the devices that PyTorch finds, the one that should be fastest first."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    return ([accelerator.type] if accelerator else []) + ["cpu"]
 
 
 def pick_device():
-    """LLMS_DEVICE if it is set, else the fastest device here that computes rightly.
+    """Return LLMS_DEVICE if it is set, else the fastest device that computes correctly.
 
-    Where there is more than the CPU, each device is tested and a step of training is
-    measured, once: the choice is kept on disk until PyTorch or the machine changes.
+    Where there is more than the CPU, each device is tested and steps of training are
+    timed, once: the choice is kept on disk until PyTorch or the machine changes.
     """
     available = available_devices()
     wanted = os.environ.get("LLMS_DEVICE")
@@ -50,28 +52,28 @@ def pick_device():
 
 @cache
 def fastest_device(names):
-    """The name of the device that trains fastest, of those that pass the self-test.
+    """Return the name of the device that trains fastest and passes the self-test.
 
-    The last of the names is the CPU's, which the others are compared with. Prints what
-    was found; says nothing if the choice is on disk.
+    The last name is the CPU's, with which the others are compared. Prints what was
+    found, but nothing if the choice is on disk.
     """
-    if kept := read_choice(names):
-        return kept
-    sound = [name for name in names[:-1] if passes(name)] + [names[-1]]
+    if saved := read_choice(names):
+        return saved
+    sound = [name for name in names[:-1] if passes_self_test(name)] + [names[-1]]
     if len(sound) == 1:
         return sound[0]
     seconds = {name: seconds_per_step(name) for name in sound}
     choice = min(sound, key=seconds.get)
     each = ", ".join(f"{name} {seconds[name]:.3f}" for name in sound)
     print(f"seconds for a step of training: {each}. {choice} is used")
-    if choice != names[-1] and (caution := find_unchecked_ids(choice)):
-        print(caution)
-    keep_choice(names, choice)
+    with suppress(OSError):  # without the file, the next process measures again
+        content = json.dumps([*machine_key(names), choice], indent=1)
+        write_atomically(CHOICE, content.encode())
     return choice
 
 
-def passes(name):
-    """True if a device passes the self-test; prints what is wrong with it."""
+def passes_self_test(name):
+    """Return True if a device passes the self-test; print its faults otherwise."""
     dtype = torch.bfloat16 if has_bfloat16(torch.device(name).type) else torch.float32
     faults = find_faults(name, dtype)
     for fault in faults:
@@ -80,23 +82,22 @@ def passes(name):
 
 
 def seconds_per_step(device):
-    """Seconds of a small GPT's step of training, 2 texts of 256 tokens, made fast."""
+    """Return the seconds of a small GPT's training step, 2 texts of 256 tokens."""
     device, seconds = torch.device(device), []
-    with seeding(device):
+    with seeding(device), matmul_precision("highest"):  # restores what is set here
         fast_math(device)
         model, ids = draw(STEP_CONFIG, 2, 257)
         model, ids = model.to(device).train(), ids.to(device)
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        take_step(model, optimizer, ids)  # the first one is slower
-        while len(seconds) < NUM_TIMED and sum(seconds) < 2:
+        for _ in range(1 + NUM_TIMED):
             start = time.perf_counter()
             take_step(model, optimizer, ids)
             seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+    return statistics.median(seconds[1:])  # the first step is slower
 
 
 def take_step(model, optimizer, ids):
-    """Train on ids, (b, num_tokens + 1), and wait until the device is done."""
+    """Train on ids, (b, num_tokens + 1), and wait until the device has finished."""
     optimizer.zero_grad()
     with fast_autocast(ids.device):
         logits = model(ids[:, :-1])
@@ -107,7 +108,7 @@ def take_step(model, optimizer, ids):
 
 
 def machine_key(names):
-    """What the choice of a device depends on, as texts."""
+    """List as texts what the choice of a device depends on."""
     cards = [torch.cuda.get_device_name()] if "cuda" in names else []
     threads = f"{torch.get_num_threads()} threads"
     system = platform.node(), platform.platform(), str(torch.__version__)
@@ -115,58 +116,47 @@ def machine_key(names):
 
 
 def read_choice(names):
-    """The device chosen before, here and by this PyTorch; None if there is none."""
-    with suppress(OSError, ValueError, TypeError, LookupError):  # gone, or damaged
-        kept = json.loads(CHOICE.read_text(encoding="utf-8"))
-        if kept[:-1] == machine_key(names) and kept[-1] in names:
-            return kept[-1]
+    """Return the device chosen before on this machine with this PyTorch, or None."""
+    with suppress(OSError, ValueError, TypeError, LookupError):  # missing or damaged
+        saved = json.loads(CHOICE.read_text(encoding="utf-8"))
+        if saved[:-1] == machine_key(names) and saved[-1] in names:
+            return saved[-1]
     return None
 
 
-def keep_choice(names, choice):
-    """Write a choice down, for the next notebook; do without if it cannot be done."""
-    with suppress(OSError):
-        content = json.dumps([*machine_key(names), choice], indent=1)
-        write_atomically(CHOICE, content.encode())
-
-
 def fast_math(device):
-    """Set what usually makes training faster on this device; float32 stays float32.
+    """Set what usually makes training faster on a device; float32 stays float32.
 
-    The faster ones of PyTorch's matrix multiplications where they are as exact as the
-    usual ones: on many CPUs those of oneDNN. On a CPU with glibc, memory is also kept
-    between steps instead of given back to the system and faulted in again. oneDNN keeps
-    about a megabyte for each shape of matrices: 128 of them, not 1,024.
+    PyTorch's faster matrix multiplication is used where it is as exact as the usual
+    one. On a CPU with glibc, memory is kept between steps, because returning it to the
+    system and getting it again takes time. oneDNN keeps about a megabyte for each shape
+    of matrices, so it may keep 128 shapes instead of 1,024.
     """
     device_type = torch.device(device).type
     os.environ.setdefault(ONEDNN_CACHE, "128")
     torch.set_float32_matmul_precision(float32_precision(device_type))
     if device_type == "cpu" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)  # older glibc refuse a high M_MMAP_THRESHOLD
-        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never, however much is free
+        libc.mallopt(M_MMAP_MAX, 0)  # older glibc refuses a high M_MMAP_THRESHOLD
+        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never, however much memory is free
 
 
 def fast_dtype(device):
-    """bfloat16 where this device multiplies it clearly faster, else float32.
-
-    That is measured, once in a process, beside float32 as `fast_math` sets it.
-    """
+    """Return bfloat16 if this device multiplies it clearly faster, else float32."""
     gains = gains_by_bfloat16(torch.device(device).type)
     return torch.bfloat16 if gains else torch.float32
 
 
 def autocast(device, dtype):
-    """A `with` block whose matrix multiplications are in dtype, bfloat16 or float32.
+    """Multiply matrices in dtype, bfloat16 or float32, in a `with` block.
 
-    bfloat16 has two to three digits, and is often faster: `fast_dtype` says where.
-    Weights that are trained are cast once for the whole block: do not take a step
-    within it.
+    bfloat16 has two to three digits. Weights that are trained are cast once for the
+    whole block, so do not take an optimizer step within it.
     """
     is_bf16 = dtype == torch.bfloat16
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=is_bf16)
 
 
 def fast_autocast(device):
-    """`autocast` to `fast_dtype`: enough for a model that only reads."""
+    """`autocast` to `fast_dtype`: enough for a model that is only evaluated."""
     return autocast(device, fast_dtype(device))

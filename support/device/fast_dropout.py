@@ -1,10 +1,10 @@
-"""Dropout that draws faster on a CPU (used, not taught; 5.7 measures what it gains).
+"""Faster dropout on a CPU; 5.7 measures what it gains.
 
 PyTorch draws a CPU's random numbers one after another, on one core, and attention with
 dropout computes and keeps several matrices of the size of its weights. Here four
-numbers are cut from each 64 random bits, and attention keeps a byte for each weight,
-dropped or not: on the way back it computes the weights again, as FlashAttention does
-(Dao et al. 2022, 3.1).
+numbers are taken from each 64 random bits, and attention keeps one byte for each
+weight. The backward pass computes the weights again, as FlashAttention does (Dao et al.
+2022, 3.1).
 """
 
 import torch
@@ -17,8 +17,8 @@ class FastDropout(TorchFunctionMode):
     """A `with` block in which dropout on a CPU is fast, in layers and in attention.
 
     It draws other numbers than PyTorch does, from the same generator. Checkpointed
-    blocks cannot use it: they compute again on the way back, where the mode does not
-    reach, and PyTorch raises an error.
+    blocks cannot use it: they compute again in the backward pass, where the mode is not
+    active, and PyTorch raises an error.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -27,14 +27,14 @@ class FastDropout(TorchFunctionMode):
 
 
 def dropout(x, p=0.5, training=True, inplace=False):
-    """`F.dropout`, fast where x is on a CPU."""
+    """Compute `F.dropout`, fast if x is on a CPU."""
     if training and 0 < p < 1 and not inplace and x.device.type == "cpu":
         return x * draw_kept(x.shape, p) * (1 / (1 - p))
     return F.dropout(x, p, training, inplace)
 
 
 def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, **kw):
-    """`F.scaled_dot_product_attention`, fast for causal attention with dropout."""
+    """Compute attention, fast if it is causal, with dropout, and on a CPU."""
     is_plain = is_causal and attn_mask is None and not kw
     is_on_cpu = query.device.type == "cpu" and query.shape == key.shape == value.shape
     if is_plain and is_on_cpu and 0 < dropout_p < 1:
@@ -45,7 +45,7 @@ def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False,
 
 
 def draw_kept(shape, p):
-    """Draw uint8: 1 where a value is kept, 0 where dropped; p in steps of 2**-16."""
+    """Draw 1 for a kept value, 0 for a dropped one (uint8); p in steps of 2**-16."""
     size = shape.numel()
     words = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None)
     numbers = words.view(torch.int16)[:size].view(shape)  # -2**15 to 2**15 - 1
@@ -54,9 +54,9 @@ def draw_kept(shape, p):
 
 
 def attention_weights(query, key):
-    """Causal attention weights, (b, num_heads, num_tokens, num_tokens).
+    """Compute causal attention weights, (b, num_heads, num_tokens, num_tokens).
 
-    They are float32 if the products are in bfloat16.
+    They are float32 if the matrices are multiplied in bfloat16.
     """
     num_tokens, head_dim = query.shape[-2:]
     scores = (query * head_dim**-0.5) @ key.mT
@@ -87,7 +87,7 @@ class CausalAttentionWithDropout(torch.autograd.Function):
         grad_output = grad_output * ctx.scale
         grad_value = (weights * kept).to(value.dtype).mT @ grad_output
         grad_weights = (grad_output @ value.mT).to(weights.dtype).mul_(kept)
-        # of the softmax: w * (g - sum(w * g))
+        # the gradient of the softmax is w * (g - sum(w * g))
         sums = (weights * grad_weights).sum(dim=-1, keepdim=True)
         grad_scores = grad_weights.sub_(sums).mul_(weights).to(query.dtype)
         grad_scores *= query.shape[-1] ** -0.5

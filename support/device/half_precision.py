@@ -1,190 +1,102 @@
-"""Copies of models with float16 weights, to decode with on a CPU.
+"""Copies of models with 16-bit weights, which decode faster on many CPUs.
 
-A step of decoding takes as long as the weights take to come from memory (5.3), and as
-float16 they are half the bytes. What lies between the matrix multiplications stays
-float32: norms, positions, attention, the key-value cache. Not every CPU multiplies
-float16 fast: `benchmarks.decoding` measures what it gains on one.
+A step of decoding takes as long as the weights take to come from memory (5.3), and
+16-bit weights are half the bytes. Only matrix multiplications are computed in 16 bits.
+The residual stream and the norms stay float32, because rounding errors add up there.
 """
 
 import copy
+from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from ch05.kv_cache import CachedLogits
+from support.device.precision import multiplies_faster
 
-HALF_ROWS = 8  # up to here, multiplying in float16 takes less time than unpacking
-UNPACKED = 2**20  # weights that are unpacked at once: they stay in the CPU's cache
-FBGEMM_ENGINES = "x86", "fbgemm"  # what PyTorch calls it
-HIGHEST_HALF = torch.finfo(torch.float16).max
-
-multiply_half = torch.ops.quantized.linear_dynamic_fp16.default
+TIMED_SHAPES = (1, 768), (16384, 768)  # one token, and more weights than most caches
 
 
-def half_precision_copy(model):
-    """A copy of a GPTModel or LlamaModel with float16 weights, for `generate`.
+@cache
+def faster_half_dtype():
+    """Return bfloat16 if this CPU multiplies it clearly faster than float16.
 
-    The model stays as it was, and shares nothing with the copy. The copy cannot be
-    trained, moved off the CPU or saved. Raises ValueError for a model that is not in
-    float32 on the CPU, or has weights that float16 cannot hold.
+    Otherwise return float16, which is more exact. It is timed once in each process.
     """
-    check_can_be_halved(model)
-    halved = copy.deepcopy(model).eval().requires_grad_(False)
-    is_tied = halved.out_head.weight is halved.tok_emb.weight
-    table = halved.tok_emb.weight
-    linear_class, head_class = half_classes()
-    for module in list(halved.modules()):
-        for name, layer in module.named_children():
-            if isinstance(layer, nn.Linear):
-                kind = head_class if layer is halved.out_head else linear_class
-                setattr(module, name, kind(layer.weight, layer.bias))
-    if is_tied and isinstance(halved.out_head, HalfLinear):
-        table = halved.out_head.table
-    halved.tok_emb = HalfEmbedding(table.half())
-    return halved.eval()
+    half = torch.float16, torch.bfloat16
+    gains = multiplies_faster(*map(torch.ones, TIMED_SHAPES), *half)
+    return half[gains]
 
 
-def check_can_be_halved(model):
-    """Raise ValueError for a model that `half_precision_copy` is not made for."""
-    if not isinstance(model.tok_emb, nn.Embedding):
-        raise ValueError(
-            "this model is a copy in half precision already: copy the model that it "
-            "was made from"
-        )
+def half_precision_copy(model, dtype=None):
+    """Copy a GPTModel or LlamaModel with 16-bit weights, for `generate`.
+
+    dtype: torch.float16 or torch.bfloat16; None for `faster_half_dtype()`. The copy is
+    not for training. The model stays as it was and shares nothing with the copy. Raises
+    ValueError if the model is not in float32 on the CPU, or if it has weights that
+    dtype cannot represent.
+    """
     kinds = {f"{p.dtype} on {p.device.type}" for p in model.parameters()}
     if kinds != {"torch.float32 on cpu"}:
         raise ValueError(
             f"the model's parameters are {', '.join(sorted(kinds))}; they must be "
-            'float32 on the CPU: model.float().to("cpu") makes them so'
+            'float32 on the CPU: use model.float().to("cpu"), or the model that a copy '
+            "in half precision was made from"
         )
-    largest = torch.stack([p.detach().abs().max() for p in model.parameters()]).max()
-    if not largest <= HIGHEST_HALF:
+    dtype = dtype or faster_half_dtype()
+    halved = copy.deepcopy(model).eval().requires_grad_(False)
+    halved.out_head = HalfOutputLayer(halved.out_head, dtype)
+    for layer in halved.trf_blocks.modules():
+        if any(p.dim() > 1 for p in layer.parameters(recurse=False)):  # a matrix
+            layer.to(dtype).register_forward_pre_hook(cast_input)
+    halved.tok_emb.to(dtype).register_forward_hook(cast_to_float32)
+    if not all(p.isfinite().all() for p in halved.parameters()):
         raise ValueError(
-            f"the model has a weight of size {largest.item()}, and float16 ends at "
-            f"{HIGHEST_HALF:.0f}: has its training failed?"
+            f"some weights of the model are not finite numbers in {dtype}: has its "
+            "training failed?"
         )
+    return halved
+
+
+def cast_input(layer, inputs):
+    """Cast the input of a layer to the data type of its weights."""
+    return inputs[0].to(next(layer.parameters()).dtype)
+
+
+def cast_to_float32(layer, inputs, output):
+    """Cast the output of a layer to float32."""
+    return output.float()
+
+
+class HalfOutputLayer(nn.Module):
+    """An output layer with 16-bit weights and float32 logits.
+
+    GPT-2's logits are around -100, where bfloat16 has steps of 0.5. So the mean of all
+    logits is computed in float32, and only their distances from it in 16 bits.
+    """
+
+    def __init__(self, linear, dtype):
+        super().__init__()
+        mean = linear.weight.mean(dim=0)
+        self.mean_weight = nn.Parameter(mean, requires_grad=False)
+        self.weight = nn.Parameter((linear.weight - mean).to(dtype), False)
+
+    def forward(self, x):
+        distances = F.linear(x.to(self.weight.dtype), self.weight).float()
+        return distances + (x @ self.mean_weight)[..., None]  # (..., vocab_size)
 
 
 @torch.no_grad()
 def logit_error(model, halved, token_ids):
-    """How far off a copy's logits are, as a share of their standard deviation.
+    """Return the largest error of a copy's logits, in their standard deviations.
 
-    Both models read a list of ids one by one, as they do when they write. At each step
-    the greatest difference is divided by the standard deviation of the model's own
-    logits; the greatest of these quotients is returned.
+    Both models read a list of ids one by one, as in `generate`. At each step the
+    largest difference is divided by the standard deviation of the model's logits.
     """
     next_logits = [CachedLogits(each, 1, len(token_ids)) for each in (model, halved)]
     errors = []
     for end in range(1, len(token_ids) + 1):
-        right, found = (each([token_ids[:end]]) for each in next_logits)
-        errors.append(((found - right).abs().max() / right.std()).item())
+        exact, found = (each([token_ids[:end]]) for each in next_logits)
+        errors.append(((found - exact).abs().max() / exact.std()).item())
     return max(errors)
-
-
-class HalfLayer(nn.Module):
-    """A layer that only infers, and only on the CPU."""
-
-    def train(self, mode=True):
-        if mode:
-            raise ValueError(
-                "a copy in half precision cannot be trained: train the model that it "
-                "was made from"
-            )
-        return super().train(mode)
-
-    def _apply(self, fn, recurse=True):
-        probe = fn(torch.zeros(1))  # .to(), .cuda(), .half() and the like come here
-        if probe.dtype != torch.float32 or probe.device.type != "cpu":
-            raise ValueError(
-                "a copy in half precision stays on the CPU and keeps its dtypes: move "
-                "or convert the model that it was made from"
-            )
-        return super()._apply(fn, recurse)
-
-
-class PackedHalfLinear(HalfLayer):
-    """A linear layer whose weights are float16, and its inputs and sums float32.
-
-    FBGEMM multiplies so on x86. It keeps the weights in its own order, in blocks of 512
-    inputs, the last one filled up: 768 inputs take the memory of 1,024.
-    """
-
-    def __init__(self, weight, bias):
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.packed = torch.ops.quantized.linear_prepack_fp16(weight, bias)
-
-    @property
-    def weight(self):
-        """The weights that it computes with, as float32."""
-        return self.packed.unpack()[0]
-
-    def forward(self, x):
-        return multiply_half(x, self.packed)
-
-
-class HalfLinear(HalfLayer):
-    """A linear layer whose weights are float16, for where there is no FBGEMM.
-
-    So are its inputs and sums when they are a few rows; many are multiplied in float32,
-    with weights that are unpacked for it part by part.
-    """
-
-    def __init__(self, weight, bias):
-        super().__init__()
-        self.out_features, self.in_features = weight.shape
-        self.register_buffer("table", weight.half())
-        self.register_buffer("bias", bias)
-
-    @property
-    def weight(self):
-        """The weights that it computes with, as float32."""
-        return self.table.float()
-
-    def forward(self, x):
-        if x.numel() <= HALF_ROWS * self.in_features:
-            out = self.multiply_in_half(x)
-        else:
-            parts = self.table.split(max(1, UNPACKED // self.in_features))
-            out = torch.cat([F.linear(x, part.float()) for part in parts], dim=-1)
-        return out if self.bias is None else out.add_(self.bias)
-
-    def multiply_in_half(self, x):
-        """x W^T, (..., out_features), as float32."""
-        return F.linear(x.half(), self.table).float()
-
-
-class HalfHead(HalfLinear):
-    """An output layer: what is float16 is a logit's distance from the logits' mean.
-
-    GPT-2's logits are around -100, where float16 has steps of 0.06.
-    """
-
-    def __init__(self, weight, bias):
-        super().__init__(weight, bias)
-        self.register_buffer("mean_weight", weight.mean(dim=0))
-
-    def multiply_in_half(self, x):
-        rows = x.reshape(-1, self.in_features)
-        means = (rows @ self.mean_weight).half()[:, None]  # rounded, and then exact
-        distances = torch.addmm(-means, rows.half(), self.table.T)
-        return (distances.float() + means).view(*x.shape[:-1], self.out_features)
-
-
-def half_classes():
-    """What is fast here with float16 weights: a linear and an output layer's class."""
-    has_fbgemm = torch.backends.quantized.engine in FBGEMM_ENGINES
-    return (PackedHalfLinear,) * 2 if has_fbgemm else (HalfLinear, HalfHead)
-
-
-class HalfEmbedding(HalfLayer):
-    """A token embedding whose table is float16."""
-
-    def __init__(self, table):
-        super().__init__()
-        self.num_embeddings, self.embedding_dim = table.shape
-        self.register_buffer("weight", table)
-
-    def forward(self, ids):
-        return F.embedding(ids, self.weight).float()  # (..., emb_dim)

@@ -1,10 +1,9 @@
-"""How exactly and how fast a device multiplies matrices (support: used, not taught).
+"""Measure how exactly and how fast a device multiplies matrices.
 
 PyTorch has faster ways to multiply float32 matrices. What they compute depends on the
-device: "medium" is float32 by another library on many CPUs, and bfloat16 on those with
-AMX; "high" is TF32 on most GPUs. So both are tried before they are used.
-
-A device is named by its type here, "cpu" or "cuda": all of a type are taken as equal.
+device: "medium" is float32 by another library on many CPUs, but bfloat16 on those with
+AMX; "high" is TF32 on most GPUs. So a faster way is tested before it is used. A device
+is named by its type here, "cpu" or "cuda".
 """
 
 import time
@@ -14,10 +13,8 @@ from functools import cache
 import torch
 import torch.nn.functional as F
 
-from support.device.self_test import seeding
-
 FASTER = {"cpu": "medium"}  # PyTorch's name of the faster way; "high" elsewhere
-# x and weight of the layers that are tried: GPT-2's feed-forward layer on 64 tokens,
+# x and weight of the layers that are tested: GPT-2's feed-forward layer on 64 tokens,
 # the scores of 24 heads, the logits of one token for a part of the vocabulary
 SHAPES = (
     ((64, 768), (3072, 768)),
@@ -31,43 +28,50 @@ LEAST_GAIN = 1.2
 
 
 @contextmanager
-def undisturbed(device="cpu"):
-    """A `with` block of full float32 precision, whatever was set, and without autocast.
+def matmul_precision(precision):
+    """Set PyTorch's precision of float32 matrix multiplication for a `with` block."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
-    The CPU uses one thread: for little work more only wait for each other, on a busy
-    machine for seconds.
+
+@contextmanager
+def undisturbed(device="cpu", precision="highest"):
+    """Compute float32 exactly in a `with` block, without autocast.
+
+    The CPU uses one thread there: for little work, more threads only wait for each
+    other, which takes seconds on a busy machine.
     """
-    precision, threads = torch.get_float32_matmul_precision(), torch.get_num_threads()
-    torch.set_float32_matmul_precision("highest")
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with torch.autocast(device, enabled=False):
+        with matmul_precision(precision), torch.autocast(device, enabled=False):
             yield
     finally:
-        torch.set_float32_matmul_precision(precision)
         torch.set_num_threads(threads)
 
 
 @cache
 def float32_precision(device):
-    """The faster one of PyTorch's precisions where it is float32, else "highest".
+    """Return the faster one of PyTorch's precisions if it is as exact as "highest".
 
-    It is where both are equally far from float64. Tried once in a process.
+    Otherwise return "highest". This is tested once in each process.
     """
     faster = FASTER.get(device, "high")
-    with undisturbed(device), seeding(torch.device(device)), torch.no_grad():
-        layers = [[torch.randn(shape) for shape in pair] for pair in SHAPES]
-        expected = [multiply(*(factor.double() for factor in pair)) for pair in layers]
-        layers = [[factor.to(device) for factor in pair] for pair in layers]
-        errors = []
-        for precision in ("highest", faster):
-            torch.set_float32_matmul_precision(precision)
-            errors.append(largest_error([multiply(*pair) for pair in layers], expected))
+    generator = torch.Generator().manual_seed(123)
+    layers = [[torch.randn(shape, generator=generator) for shape in s] for s in SHAPES]
+    errors = []
+    for precision in ("highest", faster):
+        with undisturbed(device, precision), torch.no_grad():
+            errors.append(largest_error(layers, device))
     return faster if errors[1] <= MOST_ERROR * errors[0] else "highest"
 
 
 def multiply(x, weight):
-    """The output of a linear layer, and the matrix products of its backward pass.
+    """Return the matrix products of a linear layer, forward and backward.
 
     x is (..., num_tokens, in_features), weight (..., out_features, in_features).
     """
@@ -75,15 +79,18 @@ def multiply(x, weight):
     return out, out @ weight, out.mT @ x
 
 
-def largest_error(found, expected):
-    """The largest error in results of `multiply`, as a share of a matrix's maximum."""
-    pairs = [pair for layer in zip(found, expected) for pair in zip(*layer)]
-    errors = [(a.cpu() - b).abs().max() / b.abs().max() for a, b in pairs]
+def largest_error(layers, device):
+    """Return a device's largest error relative to the largest value of its matrix."""
+    errors = []
+    for x, weight in layers:
+        found = multiply(x.to(device), weight.to(device))
+        for a, exact in zip(found, multiply(x.double(), weight.double())):
+            errors.append((a.cpu() - exact).abs().max() / exact.abs().max())
     return torch.stack(errors).max().item()
 
 
 def has_bfloat16(device):
-    """True if a device has instructions for bfloat16: imitating them is slow."""
+    """Return True if a device has instructions for bfloat16: emulation is slow."""
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     known = torch.cpu.get_capabilities() if device == "cpu" else {}
@@ -92,26 +99,32 @@ def has_bfloat16(device):
 
 @cache
 def gains_by_bfloat16(device):
-    """True if a device multiplies bfloat16 LEAST_GAIN times as fast as float32.
+    """Return True if a device multiplies bfloat16 clearly faster than float32.
 
-    Timed once in a process, on a device that has instructions for it.
+    It is timed once in each process, if the device has instructions for bfloat16.
     """
     if not has_bfloat16(device):
         return False
-    seconds = {torch.float32: [], torch.bfloat16: []}
-    precision = float32_precision(device)
-    with undisturbed(device), seeding(torch.device(device)), torch.no_grad():
-        torch.set_float32_matmul_precision(precision)
-        factors = [torch.randn(shape, device=device) for shape in TIMED_SHAPES]
-        for _ in range(NUM_TIMINGS):  # in turn, so that a disturbance meets both
-            for dtype, each in seconds.items():
-                each.append(multiply_seconds(*(f.to(dtype) for f in factors)))
-    exact, rounded = map(min, seconds.values())  # what else goes on only adds to them
-    return exact >= LEAST_GAIN * rounded
+    with undisturbed(device, float32_precision(device)):
+        factors = [torch.ones(shape, device=device) for shape in TIMED_SHAPES]
+        return multiplies_faster(*factors, torch.float32, torch.bfloat16)
+
+
+@torch.no_grad()
+def multiplies_faster(x, weight, usual, other):
+    """Return True if a linear layer is LEAST_GAIN times as fast in dtype `other`.
+
+    The two data types take turns, so that other work on the machine slows both.
+    """
+    seconds = {usual: [], other: []}
+    for _ in range(NUM_TIMINGS):
+        for dtype, each in seconds.items():
+            each.append(multiply_seconds(x.to(dtype), weight.to(dtype)))
+    return min(seconds[usual]) >= LEAST_GAIN * min(seconds[other])
 
 
 def multiply_seconds(x, weight):
-    """Seconds of a linear layer, until the device is done."""
+    """Return the seconds that a linear layer takes, until the device has finished."""
     device = torch.get_device_module(x.device)
     device.synchronize()
     start = time.perf_counter()

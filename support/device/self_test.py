@@ -1,17 +1,18 @@
-"""Does a device compute what the CPU computes? (a support module: used, not taught)
+"""Test whether a device computes what the CPU computes.
 
-Devices have had faults that raise no error: a causal mask that lets the future through
-in evaluation alone, an output layer that is wrong from nine texts on, zeros for ids
-that no vocabulary has. The checks here run tiny models and take a second or two.
+Some devices have had faults that raise no error: a causal mask that lets tokens see
+later ones in evaluation mode only, or an output layer that is wrong from nine texts on.
+The checks run tiny models and take a second or two. Each one yields what it compared,
+the difference that it found, and the largest difference that is allowed.
 """
 
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from support.device.precision import matmul_precision
 
 TINY_CONFIG = GPT_CONFIG_124M | {
     "vocab_size": 97,
@@ -22,144 +23,106 @@ TINY_CONFIG = GPT_CONFIG_124M | {
 }
 WIDE_CONFIG = TINY_CONFIG | {"vocab_size": 50257, "n_layers": 1}
 MODES = (("evaluation", 0.0), ("training", 0.0), ("training", 0.1))
-NUM_SEEN = 8  # tokens that look at none of the changed ones
+NUM_EARLY = 8  # tokens that stand before the changed ones
 NUM_STEPS = 8
 
 
 def find_faults(device, dtype):
-    """What a device computes wrongly: a sentence for each fault, none if it is sound.
+    """Return a sentence for each fault of a device; an empty list if it has none.
 
-    dtype: what its matrix products are to be computed in, besides float32.
+    dtype: the data type in which it multiplies matrices, besides float32.
     """
     device, faults = torch.device(device), []
-    checks = partial(find_leaks, dtype=dtype), compare_logits, compare_steps
-    with seeding(device):
-        torch.set_float32_matmul_precision("highest")
-        for check in checks:
+    with seeding(device), matmul_precision("highest"):
+        for check in (compare_early_logits, compare_logits, compare_losses):
             try:
-                faults += check(device)
-            except RuntimeError as error:  # an operation that it has not, or no memory
+                for what, off, most in check(device, dtype):
+                    if not off <= most:  # nan is a fault too
+                        faults.append(
+                            f"{what} by {off:.2g}; at most {most} was expected"
+                        )
+            except RuntimeError as error:  # a missing operation, or too little memory
                 reason = str(error).partition("\n")[0]
                 faults.append(f"the self-test ended with an error: {reason}")
     return [f"{device}: {fault}" for fault in faults]
 
 
-def find_unchecked_ids(device):
-    """A sentence if a device takes ids that the vocabulary has not; else None.
-
-    What is computed from other ids is right. A CUDA device is not asked: there such an
-    id raises an error, and the process cannot use the device again.
-    """
-    device, vocab_size = torch.device(device), TINY_CONFIG["vocab_size"]
-    if device.type == "cuda":
-        return None
-    with seeding(device):
-        model = GPTModel(TINY_CONFIG).to(device)
-    try:
-        with torch.no_grad():
-            model(torch.tensor([[vocab_size]]).to(device)).cpu()  # waits for the device
-    except (IndexError, RuntimeError):
-        return None
-    return (
-        f"{device}: token id {vocab_size}, which a vocabulary of {vocab_size} has not, "
-        "gives logits; an IndexError was expected. Look at ids before you use them"
-    )
-
-
 @contextmanager
 def seeding(device):
-    """Seed random numbers in a `with` block; what is drawn outside is as without it.
+    """Seed the random numbers of the CPU and of a device in a `with` block.
 
-    So is the precision of products. No device but the CPU and this one is touched.
+    After it, their generators are as they were. Other devices are not touched.
     """
-    on_cpu, precision = device.type == "cpu", torch.get_float32_matmul_precision()
-    others = [] if on_cpu else [torch.accelerator.current_device_index()]
-    try:
-        with torch.random.fork_rng(others):
-            seed(device)
-            yield
-    finally:
-        torch.set_float32_matmul_precision(precision)
+    is_cpu = device.type == "cpu"
+    others = [] if is_cpu else [torch.accelerator.current_device_index()]
+    with torch.random.fork_rng(others):
+        seed(device)
+        yield
 
 
 def seed(device):
-    """Seed the generators of the CPU and of this device, and of no other."""
+    """Seed the generators of the CPU and of this device only."""
     torch.default_generator.manual_seed(123)
     if device.type != "cpu":
         torch.get_device_module(device).manual_seed(123)
 
 
 def draw(cfg, batch_size, num_tokens):
-    """A seeded model on the CPU, and ids (batch_size, num_tokens)."""
+    """Return a seeded model on the CPU, and ids (batch_size, num_tokens)."""
     torch.default_generator.manual_seed(123)
     model = GPTModel(cfg).eval()
     return model, torch.randint(cfg["vocab_size"], (batch_size, num_tokens))
 
 
 def largest_difference(a, b):
-    """The largest distance of two numbers at one place; nan where one is nan."""
+    """Return the largest difference of two tensors; nan if one holds a nan."""
     return (a.detach().cpu().float() - b.detach().cpu().float()).abs().max().item()
 
 
-def find_leaks(device, dtype):
-    """Yield a sentence for each way of computing in which the future is visible."""
+def compare_early_logits(device, dtype):
+    """Check that changed later tokens do not change the logits of earlier ones."""
     for used in dict.fromkeys((torch.float32, dtype)):
         for mode, drop_rate in MODES:
-            model, ids = draw(TINY_CONFIG | {"drop_rate": drop_rate}, 2, 2 * NUM_SEEN)
+            model, ids = draw(TINY_CONFIG | {"drop_rate": drop_rate}, 2, 2 * NUM_EARLY)
             model, is_training = model.to(device), mode == "training"
             model.train(is_training)
             changed = ids.clone()
-            changed[:, NUM_SEEN:] = (ids[:, NUM_SEEN:] + 1) % TINY_CONFIG["vocab_size"]
+            changed[:, NUM_EARLY:] = 0
             with torch.set_grad_enabled(is_training):
-                before, after = (
-                    seen_logits(model, batch, device, used) for batch in (ids, changed)
-                )
-            off = largest_difference(before, after)
-            if not off <= 1e-4:
-                yield (
-                    f"in {mode} ({used}, dropout {drop_rate}) later tokens change the "
-                    f"logits of earlier ones by {off:.2g}; 0 was expected"
-                )
+                both = [early_logits(model, i, device, used) for i in (ids, changed)]
+            what = f"in {mode} ({used}, dropout {drop_rate}) later tokens change the"
+            yield f"{what} logits of earlier ones", largest_difference(*both), 1e-4
 
 
-def seen_logits(model, ids, device, dtype):
-    """Logits of the first NUM_SEEN tokens; dropout is the same in each call."""
+def early_logits(model, ids, device, dtype):
+    """Return the logits of the first NUM_EARLY tokens; dropout is seeded."""
     seed(device)
     is_bf16 = dtype == torch.bfloat16
     with torch.autocast(device.type, torch.bfloat16, enabled=is_bf16):
-        return model(ids.to(device))[:, :NUM_SEEN]
+        return model(ids.to(device))[:, :NUM_EARLY]
 
 
 @torch.no_grad()
-def compare_logits(device):
-    """Yield a sentence for each batch whose logits are not the CPU's, in float32."""
+def compare_logits(device, _):
+    """Check logits in float32 against the CPU's, for several sizes of batches."""
     batches = [("tiny GPT", TINY_CONFIG, (9, 16)), ("tiny GPT", TINY_CONFIG, (1, 1024))]
     batches += [("50,257 logits", WIDE_CONFIG, (b, 16)) for b in (1, 2, 9, 16)]
-    for title, cfg, shape in batches:
-        model, ids = draw(cfg, *shape)
+    for title, cfg, (batch_size, num_tokens) in batches:
+        model, ids = draw(cfg, batch_size, num_tokens)
         expected = model(ids)
         off = largest_difference(model.to(device)(ids.to(device)), expected)
-        if not off <= 1e-3:
-            yield (
-                f"{title}, batch of {shape[0]} x {shape[1]} tokens: logits differ by "
-                f"{off:.2g} from the CPU's; at most 0.001 was expected"
-            )
+        size = f"batch of {batch_size} x {num_tokens} tokens"
+        yield f"{title}, {size}: logits differ from the CPU's", off, 1e-3
 
 
-def compare_steps(device):
-    """Yield a sentence if a few steps of training give other losses than the CPU."""
-    expected, found = step_losses(torch.device("cpu")), step_losses(device)
-    for step, (ours, theirs) in enumerate(zip(found, expected), 1):
-        if not abs(ours - theirs) <= 1e-3:
-            yield (
-                f"step {step} of training has a loss of {ours:.4f}; {theirs:.4f} was "
-                "expected, the CPU's, give or take 0.001"
-            )
-            return
+def compare_losses(device, _):
+    """Check the losses of a few steps of training against the CPU's."""
+    off = largest_difference(step_losses(device), step_losses(torch.device("cpu")))
+    yield f"the losses of {NUM_STEPS} training steps differ from the CPU's", off, 1e-3
 
 
 def step_losses(device):
-    """The losses of NUM_STEPS steps of gradient descent, in float32."""
+    """Return the losses of NUM_STEPS steps of gradient descent, in float32."""
     model, ids = draw(TINY_CONFIG, 4, 16)
     model, ids, losses = model.to(device).train(), ids.to(device), []
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -169,4 +132,4 @@ def step_losses(device):
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    return losses
+    return torch.tensor(losses)

@@ -1,7 +1,8 @@
-"""Models on disk (a support module: used, not taught).
+"""Save models to files, and load and check them.
 
-A model is one safetensors file with its config inside, and its seal: a sha256 of all
-that it holds. Files of the course's first versions have theirs in a file beside them.
+A model is one safetensors file. Its metadata hold the config and a seal, which is a
+sha256 of all that the file holds. The course's first versions wrote the sha256 to a
+second file beside the model; such files can still be read.
 """
 
 import hashlib
@@ -10,12 +11,12 @@ import os
 import weakref
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from ch04.gpt import GPTModel
 from ch05.llama import LlamaModel
@@ -25,45 +26,47 @@ from support.download.tensorflow_checkpoint import DamagedCheckpoint
 from support.messages import one_line
 
 SEAL_KEY = "seal"  # its name in the metadata
+INITIALIZERS = {nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_}
 
 
 class NoSealError(ValueError):
-    """A file has no seal in it or beside it; whether it is whole cannot be said."""
+    """A file has no sha256, so nothing says whether it is complete."""
+
+
+class WithoutInitialization(TorchFunctionMode):
+    """A `with` block in which new layers do not draw their initial weights."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in INITIALIZERS:
+            return kwargs["tensor"]  # as it is
+        return func(*args, **(kwargs or {}))
 
 
 def build_model(cfg):
-    """The model of a config, with weights that are still to be set."""
+    """Build the model of a config without spending time on initial weights."""
     architecture = LlamaModel if "n_kv_groups" in cfg else GPTModel
-    with uninitialized():
+    with WithoutInitialization():
         return architecture(cfg)
 
 
-@contextmanager
-def uninitialized():
-    """Leave the weights of new layers as they come: no time spent, no page touched."""
-    keep = {"reset_parameters": lambda layer: None}
-    with patch.multiple(nn.Linear, **keep), patch.multiple(nn.Embedding, **keep):
-        yield
-
-
 class SafetensorsReader:
-    """The tensors of a safetensors file by name, each read when it is asked for.
+    """Read tensors of a safetensors file by name, each one when it is asked for.
 
-    All come from the file that was opened first, even if another takes its name. Each
-    is mapped into memory by itself, and gone from there with its tensor. Raises
-    DamagedCheckpoint when the file is cut, or has no such tensor.
+    All are read from the file that was opened first, even if another file takes its
+    name. Memory holds a tensor's bytes only as long as the tensor exists. Raises
+    DamagedCheckpoint if the file is damaged or has no such tensor.
     """
 
     def __init__(self, path):
         self.path = path
         number = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, number)
-        again = f"/dev/fd/{number}"  # by this name the same file is opened once more
-        self.name = again if os.path.exists(again) else path
+        same_file = f"/dev/fd/{number}"  # opens the same file again, where it exists
+        self.name = same_file if os.path.exists(same_file) else path
 
     @contextmanager
     def opened(self):
-        """The open file; what safetensors says against it becomes DamagedCheckpoint."""
+        """Open the file; an error of safetensors becomes DamagedCheckpoint."""
         try:
             with safe_open(self.name, framework="pt") as file:
                 yield file
@@ -75,22 +78,22 @@ class SafetensorsReader:
             return file.get_tensor(name)
 
     def shapes(self):
-        """The shape of each tensor, by name."""
+        """Return {name: shape} of all tensors."""
         with self.opened() as file:
             names = list(file.keys())
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
 
     def metadata(self):
-        """The texts that were saved along with the tensors."""
+        """Return the texts that were saved with the tensors, a dict."""
         with self.opened() as file:
             return file.metadata() or {}
 
 
 class SavedFile(SafetensorsReader):
-    """A reader of what `save_model` wrote; it was found whole when it was opened.
+    """A reader of a file that `save_model` wrote, checked when it is opened.
 
-    Raises FileNotFoundError if nothing is there, and ValueError if that is damaged,
-    not sealed, or no file.
+    Raises FileNotFoundError if there is no file, NoSealError if it has no sha256, and
+    ValueError if it is damaged or not a regular file.
     """
 
     def __init__(self, path):
@@ -102,81 +105,78 @@ class SavedFile(SafetensorsReader):
             if not beside.is_file():
                 raise
             raise ValueError(
-                f"{path} is missing, though its {beside.name} is there: put the model "
-                "back beside it, or make it anew"
+                f"{path} is missing, but its {beside.name} is there: put the model "
+                "back beside it, or train it again"
             ) from None
-        self.check()
-
-    def check(self):
-        """Raise ValueError if the file is damaged, or nothing says that it is not."""
-        metadata, beside = self.metadata(), sha256_file(self.path)
+        metadata = self.metadata()
         if SEAL_KEY in metadata:
-            sealed = metadata.pop(SEAL_KEY)
-            if sha256_of_model(metadata, self.shapes(), self) != sealed:
-                raise DamagedCheckpoint(
-                    f"{self.path} is damaged: its content is not what its seal says"
-                )
+            expected = metadata.pop(SEAL_KEY)
+            found = sha256_of_model(metadata, self.shapes(), self)
         elif beside.is_file():
-            sealed = beside.read_text("utf-8", "replace").partition(" ")[0]
-            if sha256_of(self.name) != sealed:
-                raise DamagedCheckpoint(
-                    f"{self.path} is damaged: its sha256 is not that in {beside.name}"
-                )
+            expected = beside.read_text("utf-8", "replace").partition(" ")[0]
+            found = sha256_of(self.name)
         else:
             raise NoSealError(
-                f"{one_line(self.path)} is there, but nothing says whether it is "
-                f"whole: it has no seal in it, and {beside.name} beside it is missing. "
-                "Put that back, or, if you trust the model, write the sha256 of its "
-                "file there"
+                f"{one_line(path)} is there, but it may be incomplete: it has no seal, "
+                f"and {beside.name} beside it is missing. Put that file back, or, if "
+                "you trust the model, write its sha256 to that file"
+            )
+        if found != expected:
+            raise DamagedCheckpoint(
+                f"{path} is damaged: its sha256 is not the saved one"
             )
 
     def config(self, **kinds):
-        """The config, a dict; ValueError if there is none.
+        """Return the config, a dict; raise ValueError if there is none.
 
-        kinds: keys that it has to have and types of their values.
+        kinds: keys that it must have, and the types of their values.
         """
         name = f"the config in {one_line(self.path)}"
         config = parse_json(self.metadata().get("config", ""), name)
         if not isinstance(config, dict) or kinds.keys() - config.keys():
-            raise ValueError(f"{name} is one of something else")
+            raise ValueError(f"{name} belongs to something else")
         for key, value in config.items():
             is_number = isinstance(value, int | float)
-            is_absurd = is_number and not abs(value) < 2**63  # or not a number
+            is_absurd = is_number and not abs(value) < 2**63  # too large, or nan
             if is_absurd or not isinstance(value, kinds.get(key, object)):
-                raise ValueError(f"{name} has an absurd {one_line(key)}")
+                raise ValueError(f"{name} has an impossible {one_line(key)}")
         return config
 
     def check_shapes(self, shapes):
-        """Raise ValueError unless the tensors have these names and shapes alone."""
-        found, fault = self.shapes(), ""
-        if wrong := sorted(shapes.keys() ^ found.keys()):
-            fault = f"{wrong[:3]} differ"
-        elif wrong := [name for name in shapes if shapes[name] != found[name]]:
-            both = shapes[wrong[0]], found[wrong[0]]
-            fault = f"of {wrong[0]} the shapes differ: {both[0]}, {both[1]}"
-        if fault:
-            raise ValueError(
-                f"{self.path} does not fit its own config: {one_line(fault)}"
-            )
+        """Raise ValueError unless the tensors have exactly these names and shapes."""
+        found = self.shapes()
+        for name in sorted(shapes.keys() | found.keys()):
+            both = [each.get(name, "missing") for each in (shapes, found)]
+            if both[0] != both[1]:
+                raise self.misfit(
+                    f"the shape of {name} is {both[0]} in the model and {both[1]} in "
+                    "the file"
+                )
+
+    def misfit(self, reason):
+        """Return a ValueError that says why the weights do not fit the config."""
+        return ValueError(
+            f"{self.path} does not fit its own config: {one_line(reason)}"
+        )
 
 
 def open_saved(file):
-    """A SavedFile of a path; one that is open is handed back, and not checked again."""
+    """Open a path as a SavedFile; return a SavedFile as it is, already checked."""
     return file if isinstance(file, SavedFile) else SavedFile(file)
 
 
 def is_tied(model):
-    """True if the output layer's weight is the token embedding itself."""
+    """Return True if the output layer's weight is the token embedding itself."""
     has_embedding = hasattr(model, "tok_emb")  # the head of a classifier has none
     return has_embedding and model.out_head.weight is model.tok_emb.weight
 
 
 def save_model(path, model, cfg, **metadata):
-    """Write a model's weights and config; the file appears whole or not at all.
+    """Write a model's weights and config; the file is complete or stays as it was.
 
-    metadata: further texts to keep with it. A tied output layer is written once, and
-    wrappers of the model, such as torch.compile's, are not. Raises OSError if the file
-    cannot be written; another one that is there stays then.
+    metadata: further texts to save. A tied output layer is written once, and wrappers
+    of the model, such as torch.compile's, are left out. Raises OSError if the file
+    cannot be written.
     """
     weights = plain_names(model.state_dict())
     table, head = (weights.get(f"{name}.weight") for name in ("tok_emb", "out_head"))
@@ -187,7 +187,7 @@ def save_model(path, model, cfg, **metadata):
 
 
 def plain_names(weights):
-    """Weights by their names without those of torch.compile and DataParallel."""
+    """Remove what torch.compile and DataParallel add to the names of weights."""
     weights = {name.replace("_orig_mod.", ""): w for name, w in weights.items()}
     if not weights or not all(name.startswith("module.") for name in weights):
         return weights
@@ -202,55 +202,50 @@ def save_weights(path, weights, cfg, **metadata):
     with replacing(path) as temporary:
         try:
             save_file(weights, temporary, metadata=metadata)
-        except SafetensorError as error:  # what it makes of a full disk
+        except SafetensorError as error:  # a full disk, for example
             raise OSError(f"{path} cannot be written: {error}") from None
-    with suppress(OSError):  # of an older file; the seal counts
-        sha256_file(path).unlink()
+    with suppress(OSError):
+        sha256_file(path).unlink()  # of an older file
 
 
 def sha256_of_model(metadata, names, read):
-    """A sha256 of texts and of tensors: their names, dtypes, shapes and bytes.
+    """Return a sha256 of texts and tensors: their names, dtypes, shapes and bytes.
 
-    read(name) gives a tensor; no more than one of them is held.
+    read(name) gives a tensor; only one is held at a time.
     """
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name in sorted(names):
-        update(digest, name, read(name))
+        tensor = read(name).detach().cpu().contiguous()
+        what = [name, str(tensor.dtype), tensor.shape]
+        digest.update(json.dumps(what).encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        del tensor
     return digest.hexdigest()
 
 
-def update(digest, name, tensor):
-    """Let a digest take in a tensor."""
-    tensor = tensor.detach().cpu().contiguous()
-    what = [name, str(tensor.dtype), tensor.shape]
-    digest.update(json.dumps(what).encode())
-    digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
-
-
 def sha256_file(path):
-    """Where an older file, without a seal, has its sha256."""
+    """Return the path where an older file, without a seal, has its sha256."""
     return Path(f"{path}.sha256")
-
-
-def read_metadata(file):
-    """What `save_model` wrote beside the weights, the config as a dict.
-
-    file: a path or a SavedFile. Raises what SavedFile raises.
-    """
-    file = open_saved(file)
-    metadata = file.metadata() | {"config": file.config()}
-    metadata.pop(SEAL_KEY, None)
-    return metadata
 
 
 def load_model(file, device="cpu"):
     """Read what `save_model` wrote: (model in evaluation mode, config).
 
-    file: a path or a SavedFile. Raises what SavedFile raises.
+    file: a path or a SavedFile. Raises what SavedFile raises, and ValueError if the
+    config does not fit the weights; no memory is allocated then.
     """
     file = open_saved(file)
     cfg, tied = file.config(n_layers=int), file.metadata().get("tied") == "True"
-    file.check_shapes(shapes_of(file, cfg, tied))
+    if cfg["n_layers"] > len(file.shapes()):  # it would take long to build
+        raise file.misfit(f"it has fewer tensors than {cfg['n_layers']} blocks need")
+    try:
+        with torch.device("meta"):  # it has shapes, but takes no memory
+            shapes = shapes_of(build_model(cfg).named_parameters())
+    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise file.misfit(error) from None
+    if tied:
+        shapes.pop("out_head.weight", None)
+    file.check_shapes(shapes)
     model = build_model(cfg)
     if tied:
         model.out_head.weight = model.tok_emb.weight
@@ -258,36 +253,18 @@ def load_model(file, device="cpu"):
     return model.to(device).eval(), cfg
 
 
-def shapes_of(file, cfg, tied):
-    """The shapes of a config's parameters by name, found without memory for them.
-
-    Raises ValueError for a config that is none.
-    """
-    if cfg["n_layers"] > len(file.shapes()):
-        raise ValueError(
-            f"{file.path} does not fit its own config: it has fewer tensors than the "
-            f"{cfg['n_layers']} blocks there"
-        )
-    try:
-        with torch.device("meta"):
-            model = build_model(cfg)
-    except (LookupError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
-        raise ValueError(
-            f"{file.path} does not fit its own config: {one_line(error)}"
-        ) from None
-    shapes = {name: tuple(p.shape) for name, p in model.named_parameters()}
-    if tied:
-        shapes.pop("out_head.weight", None)
-    return shapes
+def shapes_of(named_tensors):
+    """Return {name: shape} of pairs of a name and a tensor."""
+    return {name: tuple(tensor.shape) for name, tensor in named_tensors}
 
 
 def load_parameters(file, parameters):
-    """Read a file's weights into a dict of parameters: those, no less and no more.
+    """Read a file's weights into a dict of parameters, which must be exactly those.
 
-    file: a path or a SavedFile. Raises ValueError if the file has others, and then
-    leaves the parameters as they were.
+    file: a path or a SavedFile. Raises ValueError if the names or shapes differ, and
+    leaves the parameters as they were then.
     """
     file = open_saved(file)
-    file.check_shapes({name: tuple(p.shape) for name, p in parameters.items()})
+    file.check_shapes(shapes_of(parameters.items()))
     for name, parameter in parameters.items():
         assign(parameter, file(name))

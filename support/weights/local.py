@@ -1,4 +1,4 @@
-"""The model of 5.2 or `make`; without it, a small one is trained here."""
+"""The model that 5.2 or `make` trains; if it is missing, a small one is trained."""
 
 import io
 from contextlib import redirect_stdout
@@ -24,32 +24,27 @@ SMALL_CONFIG = GPT_CONFIG_124M | {
 
 
 def train_small(path):
-    """Train a small GPT on the story, in about a minute, and write it to `path`.
+    """Train a small GPT on the story, in about a minute, and save it to `path`.
 
-    Returns the model, whether or not it could be written.
+    Returns the model, also if it could not be saved.
     """
     print("training a small GPT on the story; this happens once and takes a minute")
     loaders = create_train_val_loaders(load_text(), SMALL_CONFIG["context_length"])
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), redirect_stdout(io.StringIO()):  # prints no samples
         torch.manual_seed(123)
         model = GPTModel(SMALL_CONFIG)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=1e-3, weight_decay=0.1, fused=True
+        settings = {"lr": 1e-3, "weight_decay": 0.1, "fused": True}
+        optimizer = torch.optim.AdamW(model.parameters(), **settings)
+        train_model_simple(
+            *(model, *loaders, optimizer, "cpu"),
+            num_epochs=12,
+            eval_freq=48,
+            eval_iter=1,
+            start_context="Every effort moves you",
+            tokenizer=get_tokenizer(),
         )
-        with redirect_stdout(io.StringIO()):  # the loop's samples are not wanted here
-            train_model_simple(
-                model,
-                *loaders,
-                optimizer,
-                "cpu",
-                num_epochs=12,
-                eval_freq=48,
-                eval_iter=1,
-                start_context="Every effort moves you",
-                tokenizer=get_tokenizer(),
-            )
     try:
         save_model(path, model, SMALL_CONFIG)
     except OSError as error:
-        say(f"It could not be kept, and will be trained again: {one_line(error)}")
+        say(f"It could not be saved, so it will be trained again: {one_line(error)}")
     return model.eval()

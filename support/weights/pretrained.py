@@ -1,4 +1,4 @@
-"""Pretrained models from wherever they can be had (support: used, not taught).
+"""Load pretrained models from whichever source has them.
 
 `load_pretrained()` in Python. In the shell: `python -m support.weights get NAME`, and
 likewise `convert NAME`, `verify NAME` and `list`.
@@ -32,49 +32,49 @@ class Pretrained:
 
 
 def load_pretrained(name="auto", *, source="auto", device="cpu"):
-    """Load a pretrained model and check it against its file: a Pretrained.
+    """Load a pretrained model and check it against its file; returns a Pretrained.
 
     name: "gpt2-small (124M)" or one of OpenAI's three larger ones, "smollm2-135M"
     (SmolLM2-135M-Instruct with 4-bit weights, which is already instruction-tuned),
     "local" (trained on one story, by 5.2 or `make`), or "auto" for the first of 124M,
-    SmolLM2 and local that can be had. source: "auto", or the `title` of a class in
-    sources.py, beside this file. Prints which model it is. Raises FetchError when no
-    source has it, CertificateError when the model is not what its file says.
+    SmolLM2 and local that is available. source: "auto", or the `title` of a class in
+    sources.py, beside this file. Prints which model it is. Raises FetchError if no
+    source has it, ParityError if the model does not match its file.
     """
     if name == "auto":
-        return load_first(PREFERRED, source, device)
+        return load_first_available(PREFERRED, source, device)
     name = full_name(name)
-    place, loaded = first_success(name, places(name, source), "load")
+    used, loaded = try_sources(name, find_sources(name, source), "load")
     model, tokenizer, config = loaded
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     what = f"{DESCRIPTIONS[name]}, {millions:.1f} million parameters"
-    print(f"{name}: {what}, from source: {place.title}")
-    return Pretrained(model.to(device), tokenizer, name, place.title, config)
+    print(f"{name}: {what}, from source: {used.title}")
+    return Pretrained(model.to(device), tokenizer, name, used.title, config)
 
 
-def load_first(names, source, device):
-    """Load the first of several models that can be had; say why not those before it."""
+def load_first_available(names, source, device):
+    """Load the first available model; print why those before it are not available."""
     names = [name for name in names if source in ("auto", *titles(name))] or names
     for name in names[:-1]:
         try:
             return load_pretrained(name, source=source, device=device)
         except FetchError:
-            say(f"{name} cannot be had: {brief(name)}")
+            say(f"{name} is not available: {explain_absence(name)}")
     return load_pretrained(names[-1], source=source, device=device)
 
 
-def brief(name):
-    """Why a model for which there is a substitute was not had."""
-    found = [fault.strip() for fault in faults(places(name))]
+def explain_absence(name):
+    """Say in a line why a model is not available."""
+    found = [fault.strip() for fault in list_faults(find_sources(name))]
     if damaged := [fault for fault in found if fault.startswith("damaged")]:
         return "; ".join(damaged)
     if is_offline():
-        return "not here, and LLMS_OFFLINE forbids fetching it"
+        return "it is not in downloads, and LLMS_OFFLINE forbids downloading it"
     return f"`python -m support.weights get {name.split()[0]}` says why"
 
 
 def full_name(name):
-    """A model's full name: "gpt2-small" will do for "gpt2-small (124M)"."""
+    """Return a model's full name: "gpt2-small" stands for "gpt2-small (124M)"."""
     for known in SOURCES:
         if name in (known, known.split()[0]):
             return known
@@ -82,31 +82,31 @@ def full_name(name):
 
 
 def titles(name):
-    """What the sources of a model are called."""
-    return [place.title for place in SOURCES[name]]
+    """List the titles of a model's sources."""
+    return [source.title for source in SOURCES[name]]
 
 
-def places(name, source="auto"):
-    """The sources of a model, those first whose files are here."""
-    found = [place(name) for place in SOURCES[name] if source in ("auto", place.title)]
+def find_sources(name, title="auto"):
+    """List the sources of a model; those whose files are here come first."""
+    found = [make(name) for make in SOURCES[name] if title in ("auto", make.title)]
     if not found:
         there_are = ", ".join(titles(name))
-        raise ValueError(f"{name} has no source {source!r}: there are {there_are}")
-    return sorted(found, key=lambda place: not place.is_here())
+        raise ValueError(f"{name} has no source {title!r}: there are {there_are}")
+    return sorted(found, key=lambda source: not source.is_here())
 
 
-def first_success(name, sources, action):
-    """`get` or `load` from the first source that can: (source, what it returned)."""
+def try_sources(name, sources, action):
+    """Call `get` or `load` of each source until one succeeds: (source, its result)."""
     failures = []
-    for place in sources:
+    for source in sources:
         try:
-            return place, getattr(place, action)()
+            return source, getattr(source, action)()
         except FetchError as error:
-            failures += [f"from {place.title}: {error}", *faults([place])]
-    raise FetchError(f"{name} cannot be had.\n" + "\n".join(failures))
+            failures += [f"from {source.title}: {error}", *list_faults([source])]
+    raise FetchError(f"{name} is not available.\n" + "\n".join(failures))
 
 
-def faults(sources):
-    """A line for each file of these sources that is missing or damaged."""
-    states = [state for place in sources for state in place.states()]
+def list_faults(sources):
+    """Return a line for each file of these sources that is missing or damaged."""
+    states = [state for source in sources for state in source.states()]
     return [f"  {state}: {path}" for path, state in states if is_fault(state)]

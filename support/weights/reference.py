@@ -1,4 +1,4 @@
-"""GPT-2 as transformers has it, and in its publishers' files: to compare with."""
+"""GPT-2 as in transformers and in its publishers' files, to compare the course with."""
 
 import json
 import re
@@ -8,11 +8,12 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from ch05.openai_weights import copy_openai_weights
 from support.download.files import sha256_of
 from support.download.tensorflow_checkpoint import import_tensorflow
 
 SMALL = "gpt2-small (124M)"
-# what stands in for the 124M in ch05.openai_weights.MODEL_CONFIGS
+# tests put it in the place of the 124M in ch05.openai_weights.MODEL_CONFIGS
 TINY = {
     "vocab_size": 101,
     "context_length": 24,
@@ -23,7 +24,7 @@ TINY = {
 
 
 def transformers_gpt2(cfg, seed=123, std=0.5):
-    """Another GPT-2 of our config, all its weights, biases and scales random."""
+    """Return transformers' GPT-2 of our config, with all its parameters random."""
     torch.manual_seed(seed)
     settings = {
         "vocab_size": cfg["vocab_size"],
@@ -39,14 +40,19 @@ def transformers_gpt2(cfg, seed=123, std=0.5):
 
 
 def openai_arrays(reference):
-    """The weights of a GPT2LMHeadModel by OpenAI's names, matrices as (in, out)."""
+    """Return a GPT2LMHeadModel's weights by OpenAI's names, matrices as (in, out)."""
     arrays = {}
     for name, parameter in reference.transformer.named_parameters():
         *path, kind = re.sub(r"^h\.", "h", name).split(".")
         letter = "b" if kind == "bias" else "g" if path[-1][:3] == "ln_" else "w"
-        place = [] if path[0] in ("wte", "wpe") else [letter]
-        arrays["/".join(path + place)] = parameter.detach().numpy()
+        last = [] if path[0] in ("wte", "wpe") else [letter]
+        arrays["/".join(path + last)] = parameter.detach().numpy()
     return arrays
+
+
+def copy_from_transformers(model, reference):
+    """Copy the weights of a GPT2LMHeadModel into a GPTModel."""
+    copy_openai_weights(model, openai_arrays(reference).__getitem__)
 
 
 def write_checkpoint(folder, arrays):
@@ -73,7 +79,7 @@ def write_openai(folder, reference):
     settings = {key: getattr(config, name) for key, name in keys.items()}
     (folder / "hparams.json").write_text(json.dumps(settings), encoding="utf-8")
     for name in ("checkpoint", "encoder.json", "vocab.bpe", "model.ckpt.meta"):
-        (folder / name).write_text(f"a stand-in for {name}", encoding="utf-8")
+        (folder / name).write_text(f"a placeholder for {name}", encoding="utf-8")
 
 
 def write_hugging_face(folder, reference):
@@ -83,50 +89,8 @@ def write_hugging_face(folder, reference):
     save_file(weights, folder / "model.safetensors")
 
 
-def facts(folder):
-    """{name of a file: (bytes, sha256)} of all files in a folder."""
+def sizes_and_hashes(folder):
+    """Return {name: (bytes, sha256)} of all files in a folder."""
     return {
         path.name: (path.stat().st_size, sha256_of(path)) for path in folder.iterdir()
     }
-
-
-def flip_a_bit(path, place=-1):
-    """Change one bit of a file; its size stays."""
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
-
-
-def cut(path, length):
-    """Leave the first `length` bytes of a file, as a broken download does."""
-    path.write_bytes(path.read_bytes()[:length])
-
-
-def copy_from_transformers(model, reference):
-    """Give our model transformers' weights; its Conv1D holds them transposed."""
-    for block, theirs in zip(model.trf_blocks, reference.transformer.h):
-        attention, joint = block.att, theirs.attn.c_attn
-        weights = joint.weight.T.chunk(3)
-        layers = (attention.W_query, attention.W_key, attention.W_value)
-        for layer, weight, bias in zip(layers, weights, joint.bias.chunk(3)):
-            layer.weight.copy_(weight)
-            layer.bias.copy_(bias)
-        for layer, conv in (
-            (attention.out_proj, theirs.attn.c_proj),
-            (block.ff.layers[0], theirs.mlp.c_fc),
-            (block.ff.layers[2], theirs.mlp.c_proj),
-        ):
-            layer.weight.copy_(conv.weight.T)
-            layer.bias.copy_(conv.bias)
-        copy_norm(block.norm1, theirs.ln_1)
-        copy_norm(block.norm2, theirs.ln_2)
-    copy_norm(model.final_norm, reference.transformer.ln_f)
-    model.tok_emb.weight.copy_(reference.transformer.wte.weight)
-    model.pos_emb.weight.copy_(reference.transformer.wpe.weight)
-    model.out_head.weight.copy_(reference.lm_head.weight)
-
-
-def copy_norm(ours, theirs):
-    """Give our LayerNorm the scale and shift of torch's."""
-    ours.scale.copy_(theirs.weight)
-    ours.shift.copy_(theirs.bias)

@@ -1,4 +1,4 @@
-"""A trained model is kept, in one folder or another (support: used, not taught)."""
+"""Save what was trained, in another folder if its own cannot be written."""
 
 import tempfile
 from contextlib import suppress
@@ -10,20 +10,20 @@ from support.messages import one_line, say
 from support.paths import MODELS, ROOT
 
 
-def present(path):
-    """path, or where the course's first versions kept that file, if only that is here.
+def locate_model(path):
+    """Return the path of a saved model, or its old path if the file is only there.
 
-    They had a folder `checkpoints` in each chapter in the place of `models`.
+    The course's first versions had a folder `checkpoints` in each chapter.
     """
     if path.parent == MODELS and not path.exists():
         return next(ROOT.glob(f"ch0[2-7]/checkpoints/{path.name}"), path)
     return path
 
 
-def check_can_be_kept(path, num_bytes=2**20):
-    """Raise OSError, or ValueError, unless num_bytes can be written to where path is.
+def check_can_save(path, num_bytes=2**20):
+    """Raise OSError or ValueError if num_bytes cannot be written to path.
 
-    To be called before a training that nobody wants to lose.
+    Call it before a training run, whose result would be lost otherwise.
     """
     path = Path(path)
     try:
@@ -32,44 +32,44 @@ def check_can_be_kept(path, num_bytes=2**20):
         check_writable(path, num_bytes)
     except OSError as error:
         raise OSError(
-            f"nothing was trained, because the result could not be kept: "
-            f"{one_line(path)} cannot be written ({error.strerror or error}). Make "
-            "room there, or make the folder writable, and start again"
+            f"nothing was trained, because the result could not be saved: "
+            f"{one_line(path)} cannot be written ({error.strerror or error}). Free "
+            "some space there, or make the folder writable, and start again"
         ) from None
 
 
-def keep(path, save):
-    """Call save(path), or save(another path) where that fails, and say so.
+def save_or_fall_back(path, save):
+    """Call save(path); if that fails, call save(another path) and print which.
 
-    Returns True if path itself was written. No OSError is raised: whoever has trained
-    a model goes on having it.
+    Returns True if path itself was written. It raises no OSError, so that a trained
+    model is not lost with the process.
     """
     path = Path(path)
-    for place in chain([path], elsewhere(path.name)):
+    for target in chain([path], fallback_paths(path.name)):
         try:
-            save(place)
+            save(target)
         except OSError as error:
-            say(f"{one_line(place)} could not be written: {one_line(error)}")
+            say(f"{one_line(target)} could not be written: {one_line(error)}")
             continue
-        if place != path:
+        if target != path:
             say(
-                f"The trained model is kept as {one_line(place)} instead. Once "
-                f"{one_line(path.parent)} can be written, move it there"
+                f"The trained model is saved as {one_line(target)} instead. Move it "
+                f"to {one_line(path.parent)} as soon as that folder can be written"
             )
-        return place == path
-    say("The trained model could not be written anywhere; only this process has it")
+        return target == path
+    say("The trained model could not be saved anywhere; only this process has it")
     return False
 
 
-def elsewhere(name):
-    """Yield paths of this name in new folders, among temporary files and at home."""
+def fallback_paths(name):
+    """Yield a path of this name in a new temporary folder, then one in a new home."""
     for base in (tempfile.gettempdir, Path.home):
-        with suppress(OSError, RuntimeError):  # there may be none
+        with suppress(OSError, RuntimeError):  # there may be no such folder
             folder = Path(tempfile.mkdtemp(prefix="trained-", dir=base()))
             yield folder / name
-            folder.rmdir()  # it is asked for the next one: nothing came of this
+            folder.rmdir()  # the next path is wanted, so nothing was saved here
 
 
 def size_in_bytes(tensors):
-    """What these tensors take."""
+    """Return how many bytes these tensors take."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

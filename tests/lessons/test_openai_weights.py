@@ -23,8 +23,8 @@ from support.download.fetch import FetchError
 from support.download.tensorflow_checkpoint import DamagedCheckpoint
 from support.weights.reference import (
     TINY,
-    facts,
     openai_arrays,
+    sizes_and_hashes,
     transformers_gpt2,
     write_openai,
 )
@@ -52,7 +52,7 @@ def published(reference, tmp_path_factory):
 def known(published, monkeypatch):
     """The course knows these files by size and sha256; no network is allowed."""
     monkeypatch.setattr(remote_files, "ALL_SIZES", {})
-    monkeypatch.setitem(remote_files.BY_SIZE, "124M", facts(published))
+    monkeypatch.setitem(remote_files.BY_SIZE, "124M", sizes_and_hashes(published))
     monkeypatch.setenv("LLMS_OFFLINE", "1")
 
 
@@ -152,7 +152,10 @@ def test_the_seven_files_are_fetched_once(published, known, tmp_path, monkeypatc
         assert len(server.requests) == 7
         download_and_load_gpt2("124M", tmp_path)
         assert len(server.requests) == 7
-    assert facts(tmp_path / "124M").items() >= facts(published).items()
+    assert (
+        sizes_and_hashes(tmp_path / "124M").items()
+        >= sizes_and_hashes(published).items()
+    )
     load_weights_into_gpt(build(), params)
 
 

@@ -19,7 +19,7 @@ from tests.support import test_assistant, test_spam_filter
 
 COMMANDS = {
     "ch05.pretrain": [],
-    "support.weights.pretrained": ["list"],
+    "support.weights": ["list"],
     "support.apps.spam_filter": [],
     "ch06.classifier": ["a message"],
     "support.apps.assistant": [],

@@ -111,13 +111,6 @@ def test_a_real_fault_is_found_on_the_way(two_devices, monkeypatch, capsys):
     assert re.search(expected, capsys.readouterr().out)
 
 
-def test_a_caution_does_not_pass_a_device_over(two_devices, monkeypatch, capsys):
-    caution = "cpu:0: token id 97 gives logits"
-    monkeypatch.setattr(device_module, "find_unchecked_ids", lambda name: caution)
-    assert pick_device() == torch.device("cpu:0")
-    assert caution in capsys.readouterr().out
-
-
 def test_the_choice_is_kept_for_the_process(two_devices, capsys):
     pick_device()
     device_module.CHOICE.unlink()
@@ -195,15 +188,13 @@ def test_measuring_leaves_no_trace(device, usual_precision):
 
 
 @pytest.mark.usefixtures("small_steps", "one_thread", "usual_precision")
-@pytest.mark.parametrize(("seconds", "num_steps"), [(0.1, 5), (0.75, 3), (100, 1)])
-def test_measuring_ends_after_a_while(monkeypatch, seconds, num_steps):
-    """The first step does not count; no step begins after two seconds."""
+def test_the_first_step_does_not_count(monkeypatch):
     steps = []
     monkeypatch.setattr(device_module, "take_step", lambda *run: steps.append(1))
     clock = device_module.time
-    monkeypatch.setattr(clock, "perf_counter", lambda: seconds * len(steps))
-    assert seconds_per_step("cpu") == pytest.approx(seconds)
-    assert len(steps) == 1 + num_steps
+    monkeypatch.setattr(clock, "perf_counter", lambda: 9.0 + 0.5 * max(len(steps), 1))
+    assert seconds_per_step("cpu") == pytest.approx(0.5)
+    assert len(steps) == 1 + device_module.NUM_TIMED
 
 
 WAYS = {

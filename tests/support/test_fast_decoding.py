@@ -13,9 +13,9 @@ from support.device import fast_decoding
 from support.device.fast_decoding import (
     FEW_ROWS,
     FastDecoding,
-    full_precision,
     split_linear,
 )
+from support.device.precision import matmul_precision
 from tests.conftest import TINY
 
 needs_mkl = pytest.mark.skipif(
@@ -134,15 +134,15 @@ def test_autocast_keeps_its_own_products(model, bmm_shapes):
 
 def test_attention_is_at_full_precision(model, monkeypatch, usual_precision):
     """A mode meets only PyTorch's own function: what that is called with is noted."""
-    found, full_precision_of = [], fast_decoding.full_precision
+    found, matmul_precision_of = [], fast_decoding.matmul_precision
 
     @contextmanager
-    def note():
-        with full_precision_of():
+    def note(precision):
+        with matmul_precision_of(precision):
             found.append(torch.get_float32_matmul_precision())
             yield
 
-    monkeypatch.setattr(fast_decoding, "full_precision", note)
+    monkeypatch.setattr(fast_decoding, "matmul_precision", note)
     torch.set_float32_matmul_precision("medium")
     queries = torch.ones(1, 1, 1, 4)
     with FastDecoding():
@@ -155,7 +155,7 @@ def test_attention_is_at_full_precision(model, monkeypatch, usual_precision):
 def test_products_are_as_precise_as_before_afterwards(usual_precision, ends_badly):
     torch.set_float32_matmul_precision("medium")
     try:
-        with full_precision():
+        with matmul_precision("highest"):
             assert torch.get_float32_matmul_precision() == "highest"
             if ends_badly:
                 raise KeyError

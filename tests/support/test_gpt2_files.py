@@ -28,7 +28,8 @@ from support.download.tensorflow_checkpoint import (
 )
 from support.messages import printable
 from support.paths import ROOT
-from support.weights.reference import cut, facts, flip_a_bit, write_checkpoint
+from support.weights.reference import sizes_and_hashes, write_checkpoint
+from tests.damage import cut, flip_a_bit
 from tests.server import serving
 
 ZERO = "/dev/zero"
@@ -240,11 +241,11 @@ def test_damaged_files_are_fetched_again_and_kept(files, server, folder, origina
 def test_when_one_of_two_files_cannot_be_had_both_stay(files, server, folder):
     flip_a_bit(folder / DATA)
     flip_a_bit(folder / INDEX, 0)
-    before = facts(folder)
+    before = sizes_and_hashes(folder)
     server.mirror(f"/{files[1].name}", status=404)
     with pytest.raises(FetchError, match="is damaged.* It stays as it is, for another"):
         fetch_and_read(files, folder, lambda: read_all(folder))
-    assert facts(folder).items() >= before.items()
+    assert sizes_and_hashes(folder).items() >= before.items()
 
 
 def test_damaged_files_are_fetched_again_only_once(
@@ -262,15 +263,15 @@ def test_damaged_files_are_fetched_again_only_once(
 def test_offline_nothing_is_deleted(files, server, folder, monkeypatch):
     monkeypatch.setenv("LLMS_OFFLINE", "1")
     flip_a_bit(folder / DATA)
-    before = facts(folder)
+    before = sizes_and_hashes(folder)
     with pytest.raises(DamagedCheckpoint):
         fetch_and_read(files, folder, lambda: read_all(folder))
-    assert facts(folder) == before
+    assert sizes_and_hashes(folder) == before
     assert not server.paths
 
 
 def test_files_whose_sha256_is_right_are_not_fetched_again(files, server, folder):
-    known = facts(folder)
+    known = sizes_and_hashes(folder)
     files = [dataclasses.replace(f, sha256=known[f.name][1]) for f in files]
 
     def read():
@@ -279,7 +280,7 @@ def test_files_whose_sha256_is_right_are_not_fetched_again(files, server, folder
     with pytest.raises(DamagedCheckpoint):
         fetch_and_read(files, folder, read)
     assert not server.paths
-    assert facts(folder) == known
+    assert sizes_and_hashes(folder) == known
 
 
 # the tables
@@ -388,7 +389,7 @@ def test_an_empty_file_is_damage(tmp_path):
 def test_the_state_of_a_file(tmp_path, damage, state):
     path = tmp_path / "file"
     path.write_bytes(bytes(1500))
-    file = RemoteFile("file", *facts(tmp_path)["file"], urls=())
+    file = RemoteFile("file", *sizes_and_hashes(tmp_path)["file"], urls=())
     damage(path)
     assert file.state_in(tmp_path) == state
     if state != "whole":

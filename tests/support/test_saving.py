@@ -1,7 +1,8 @@
-"""What was trained is kept: there, elsewhere, or at least by whoever called."""
+"""What was trained is saved: there, elsewhere, or at least returned to the caller."""
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from support.apps import assistant, spam_filter
 from support.weights import sources
 from support.weights.checkpoint import load_model, load_parameters, save_model
 from support.weights.pretrained import load_pretrained
-from support.weights.saving import check_can_be_kept, keep
-from tests.lessons.test_pretrain import tiny_story  # noqa: F401
+from support.weights.saving import check_can_save, save_or_fall_back
+from tests.support.test_local import tiny_story  # noqa: F401
 from tests.support.test_spam_filter import CONFIG, Shelf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -69,7 +70,9 @@ def test_a_model_is_kept_where_it_can_be(
     path = tmp_path / "course" / "a.safetensors"
     places = [tmp_path / name for name in ("course", "temporary", "home")]
     fail_in(error, *places[:num_full])
-    is_kept = keep(path, lambda place: save_model(place, tiny_model, tiny_config))
+    is_kept = save_or_fall_back(
+        path, lambda place: save_model(place, tiny_model, tiny_config)
+    )
     assert is_kept == (num_full == 0)
     found = [file for place in places for file in place.rglob("*") if file.is_file()]
     said = capsys.readouterr().out
@@ -80,7 +83,7 @@ def test_a_model_is_kept_where_it_can_be(
     assert found[0].is_relative_to(places[num_full])
     load_model(found[0])
     if num_full:
-        assert f"is kept as {found[0]} instead" in said
+        assert f"is saved as {found[0]} instead" in said
         assert os.strerror(error) in said and str(path.parent) in said
     left = [folder for place in places[:num_full] for folder in place.glob("*")]
     assert not left
@@ -93,19 +96,19 @@ def test_a_target_is_tried_out(tmp_path, monkeypatch, name):
     def fail(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    check_can_be_kept(tmp_path / "a" / "b")
+    check_can_save(tmp_path / "a" / "b")
     monkeypatch.setattr(name, fail)
     with pytest.raises(OSError, match="nothing was trained.*No space left on device"):
-        check_can_be_kept(tmp_path / "a" / "b")
+        check_can_save(tmp_path / "a" / "b")
     assert not any((tmp_path / "a").iterdir())
 
 
 def test_a_folder_is_no_target(tmp_path):
     with pytest.raises(ValueError, match="is a folder, and a file is expected"):
-        check_can_be_kept(tmp_path)
+        check_can_save(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file/b cannot be written"):
-        check_can_be_kept(tmp_path / "file" / "b")
+        check_can_save(tmp_path / "file" / "b")
 
 
 # the functions that train
@@ -184,40 +187,57 @@ def test_an_assistant_is_kept_elsewhere(helper, tmp_path, monkeypatch, fail_in, 
     assistant.load_assistant(found)
 
 
-def run_story(tmp_path, monkeypatch, at_the_end):
-    """The run of 5.2 on nothing; at_the_end() is called once it has trained."""
+@pytest.fixture
+def run_story(tmp_path, monkeypatch):
+    """run_story(at_the_end): `python -m ch05.pretrain` trains nothing, then calls it.
 
-    def train(*_, **__):
-        at_the_end()
-        return [1.0], [2], [3.0], [4.0]
+    Returns the models that were trained, and the message with which the command ended.
+    """
+    trained = []
 
-    monkeypatch.setattr(script, "train", train)
+    def run(at_the_end):
+        def train(model, *_):
+            at_the_end()
+            trained.append(model)
+            return [3.0], [4.0], [2]
+
+        monkeypatch.setattr(script, "train_model_simple", train)
+        with pytest.raises(SystemExit) as stopped:
+            script.main()
+        return trained, stopped.value.code
+
+    monkeypatch.setattr(sys, "argv", ["ch05.pretrain"])
+    monkeypatch.setattr(script, "LOCAL", tmp_path / "course/models/local.safetensors")
+    monkeypatch.setattr(script, "PLOT", tmp_path / "course" / "train_plot.png")
+    monkeypatch.setattr(script, "CONFIG", CONFIG)
+    monkeypatch.setattr(script, "fast_math", lambda device: None)
     monkeypatch.setattr(script, "print_losses", lambda *_: None)
     monkeypatch.setattr(script, "generate_and_print_sample", lambda *_: None)
-    return script.pretrain([], CONFIG, "cpu", tmp_path / "course")
+    monkeypatch.setenv("LLMS_DEVICE", "cpu")
+    return run
 
 
 @pytest.mark.parametrize("error", ERRORS)
-@pytest.mark.parametrize("name", ["checkpoints", "train_plot.png"])
+@pytest.mark.parametrize("name", ["models", "train_plot.png"])
 def test_the_story_run_loses_neither_weights_nor_plot(
-    tmp_path, monkeypatch, fail_in, capsys, name, error
+    tmp_path, run_story, fail_in, capsys, name, error
 ):
     course = tmp_path / "course"
-    model, is_kept = run_story(
-        tmp_path, monkeypatch, lambda: fail_in(error, course / name)
-    )
-    assert not is_kept and os.strerror(error) in capsys.readouterr().out
+    (model,), said = run_story(lambda: fail_in(error, course / name))
+    assert "not all results" in said
+    assert os.strerror(error) in capsys.readouterr().out
     (found,) = tmp_path.rglob("local.safetensors")
     assert torch.equal(load_model(found)[0].tok_emb.weight, model.tok_emb.weight)
     assert found.is_relative_to(course) == (name == "train_plot.png")
-    assert (course / "train_plot.png").exists() == (name == "checkpoints")
+    (plot,) = tmp_path.rglob("train_plot.png")
+    assert plot.is_relative_to(course) == (name == "models")
 
 
-@pytest.mark.parametrize("name", ["checkpoints", "train_plot.png"])
-def test_the_story_run_tries_its_folder_out(tmp_path, monkeypatch, fail_in, name):
+@pytest.mark.parametrize("name", ["models", "train_plot.png"])
+def test_the_story_run_checks_its_folder_first(tmp_path, run_story, fail_in, name):
     fail_in(errno.EROFS, tmp_path / "course" / name)
-    with pytest.raises(OSError, match="nothing was trained"):
-        run_story(tmp_path, monkeypatch, lambda: pytest.fail("trained"))
+    trained, said = run_story(lambda: None)
+    assert not trained and said.startswith("error: nothing was trained")
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -230,5 +250,5 @@ def test_local_is_trained_though_it_cannot_be_kept(
     fail_in(error, course)
     trained = load_pretrained("local")
     assert not trained.model.training and trained.source == "checkpoint"
-    assert "could not be kept, and will be trained again" in capsys.readouterr().out
+    assert "could not be saved, so it will be trained again" in capsys.readouterr().out
     assert not course.exists()

