@@ -20,7 +20,7 @@ import torch
 from benchmarks.measure import in_fresh_process, missing, peak_megabytes, stopwatch
 from benchmarks.table import Row, plain_table
 from ch05.openai_weights import MODEL_CONFIGS
-from support.download import gpt2_files as remote_files
+from support.download import gpt2_files
 from support.download.tensorflow_checkpoint import import_tensorflow
 from support.weights.__main__ import convert
 from support.weights.pretrained import find_sources
@@ -56,8 +56,8 @@ def write_files(size, downloads):
 def take_for_published(size, downloads):
     """Know the files by size and sha256, as the course does the published ones."""
     known = json.loads((downloads / "facts.json").read_text(encoding="utf-8"))
-    remote_files.HUGGING_FACE[size] = ("gpt2", *known["model.safetensors"])
-    remote_files.BY_SIZE[size] = known
+    gpt2_files.HUGGING_FACE[size] = ("gpt2", *known["model.safetensors"])
+    gpt2_files.BY_SIZE[size] = known
 
 
 def our_loader(size, title, downloads):

@@ -23,7 +23,7 @@ from ch02.dataset import create_dataloader_v1
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch07.instructions import DATA
 from support.download.fetch import downloads_folder
-from support.download.vocabulary import gpt2_files
+from support.download.vocabulary import gpt2_vocab_files
 
 VOCAB_SIZE = 1000
 TRAIN_LENGTH = 100_000  # characters
@@ -72,7 +72,7 @@ def hugging_face_encoder():
     """GPT-2's tokenizer in Hugging Face's library, its cache empty."""
     from tokenizers import ByteLevelBPETokenizer
 
-    return ByteLevelBPETokenizer.from_file(*map(str, gpt2_files()))
+    return ByteLevelBPETokenizer.from_file(*map(str, gpt2_vocab_files()))
 
 
 def train_hugging_face(text, vocab_size):
@@ -87,7 +87,7 @@ def train_hugging_face(text, vocab_size):
 
 def ours_cold():
     """Our tokenizer with GPT-2's vocabulary, its cache empty."""
-    return BPETokenizer.from_openai(*gpt2_files())
+    return BPETokenizer.from_openai(*gpt2_vocab_files())
 
 
 def encode_rows(text):

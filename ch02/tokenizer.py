@@ -11,7 +11,7 @@ from support.download.vocabulary import (
     bytes_of_tokens,
     end_of_text_id,
     for_tiktoken,
-    gpt2_files,
+    gpt2_vocab_files,
     pair_surrogates,
     read_openai_vocab,
     read_vocab,
@@ -124,7 +124,7 @@ def get_tokenizer(name="gpt2"):
     """GPT-2's vocabulary as a tiktoken encoding, from files on this machine."""
     if name != "gpt2":
         raise ValueError(f"unknown tokenizer {name!r}: there is 'gpt2'")
-    vocab, special_tokens = read_openai_vocab(*gpt2_files())
+    vocab, special_tokens = read_openai_vocab(*gpt2_vocab_files())
     return tiktoken.Encoding(
         name,
         pat_str=for_tiktoken(SPLIT_PATTERN.pattern),

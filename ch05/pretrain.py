@@ -5,9 +5,9 @@ and writes the trained model to models/local.safetensors.
 """
 
 if __name__ == "__main__":
-    from support.interrupts import stop_in_a_line
+    from support.commands import exit_on_interrupt
 
-    stop_in_a_line()  # before imports that take seconds
+    exit_on_interrupt()  # before imports that take seconds
 
 import argparse
 import sys
@@ -26,7 +26,7 @@ from ch05.training import (
     plot_losses,
     train_model_simple,
 )
-from support.commands import ending_in_a_line, positive, replaced
+from support.commands import clean_exit, exit_renamed, positive
 from support.device.device import fast_math, pick_device
 from support.download.fetch import FetchError
 from support.messages import one_line, say
@@ -74,7 +74,7 @@ def main():
         ("--eval-iter", 2, "batches that an evaluation looks at"),
     ):
         parser.add_argument(option, type=positive, default=default, help=meaning)
-    with ending_in_a_line(FetchError, ValueError, FloatingPointError, OSError):
+    with clean_exit(FetchError, ValueError, FloatingPointError, OSError):
         args = parser.parse_args()
         check_can_save(PLOT)
         text, device = load_text(args.text), pick_device()
@@ -95,5 +95,5 @@ def main():
 if __name__ == "__main__":
     matplotlib.use("Agg")  # the plot goes to a file; no window opens
     for word in {"run", "tokenize"} & set(sys.argv[1:2]):
-        replaced(f"ch05.pretrain {word}", f"support.pretraining {word}")
+        exit_renamed(f"ch05.pretrain {word}", f"support.pretraining {word}")
     main()

@@ -1,6 +1,6 @@
 """An old name of a command: `python -m support.weights` is the new one."""
 
-from support.commands import replaced
+from support.commands import exit_renamed
 
 if __name__ == "__main__":
-    replaced("ch05.pretrained", "support.weights")
+    exit_renamed("ch05.pretrained", "support.weights")

@@ -5,9 +5,9 @@ what the frozen blocks make of them, (b, num_tokens, emb_dim), zero where paddin
 """
 
 if __name__ == "__main__":
-    from support.commands import replaced
+    from support.commands import exit_renamed
 
-    replaced("ch06.classifier", "support.apps.spam_filter ask")
+    exit_renamed("ch06.classifier", "support.apps.spam_filter ask")
 
 from contextlib import closing
 from functools import partial

@@ -1,6 +1,6 @@
 """An old name of a command: `python -m support.apps.spam_filter` is the new one."""
 
-from support.commands import replaced
+from support.commands import exit_renamed
 
 if __name__ == "__main__":
-    replaced("ch06.spam_filter", "support.apps.spam_filter")
+    exit_renamed("ch06.spam_filter", "support.apps.spam_filter")

@@ -8,7 +8,7 @@ import psutil
 from tqdm.auto import tqdm
 
 from ch07.instructions import format_question
-from support.download.request import NETWORK_ERRORS, watched_session, way_of
+from support.download.request import NETWORK_ERRORS, WatchedSession, proxy_note
 from support.messages import one_line, printable, say
 
 OLLAMA_URL = "http://localhost:11434/api/chat"
@@ -43,16 +43,16 @@ def post(url, data, timeout):
     longer than LONGEST; NoJudge when there is nobody to send it to.
     """
     settings = {"timeout": (3, None), "stream": True, "allow_redirects": False}
-    with watched_session() as (session, watch):
-        watch.allow(timeout)  # in all, however slowly the bytes come
+    with WatchedSession() as session:
+        session.set_deadline(timeout)  # in all, however slowly the bytes come
         try:
             with session.post(url, json=data, **settings) as reply:
                 body, fault = reply.raw.read(LONGEST + 1), None
         except NETWORK_ERRORS as error:
             fault = error
-    if watch.late:
+    if session.expired:
         raise OllamaError(f"gave no answer within {timeout} seconds")
-    if fault and watch.sockets:
+    if fault and session.sockets:
         raise OllamaError("broke off before its answer was complete")
     if isinstance(fault, ValueError):
         raise NoJudge(f"cannot be asked: {one_line(fault)}")
@@ -96,7 +96,7 @@ def query_model(prompt, model="llama3", url=OLLAMA_URL, schema=None, timeout=300
     try:
         return read_answer(*post(url, data, timeout), model)
     except OllamaError as error:
-        error.args = (f"the server at {one_line(url)} {error}{way_of(url)}",)
+        error.args = (f"the server at {one_line(url)} {error}{proxy_note(url)}",)
         raise
 
 

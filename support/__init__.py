@@ -1,6 +1,5 @@
 """What a reader of the course uses and need not read.
 
-Each folder in here is a room of its own. The modules that lie beside the rooms are what
-all rooms stand on: checks of arguments, what commands print and how they end, and words
-of any script.
+Each folder has one purpose. The modules beside the folders are used by all of them:
+checks of arguments, the ends of commands, safe printing, words of any script, paths.
 """

@@ -1,6 +1,6 @@
-"""Is an argument what it should be? (a support module: used, not taught)
+"""Check arguments, and name the one that is wrong.
 
-True and False are no numbers here, though Python takes them for 1 and 0.
+True and False are not numbers here, although Python treats them as 1 and 0.
 """
 
 import math
@@ -8,23 +8,41 @@ from numbers import Integral, Real
 
 
 def is_number(value, lowest=-math.inf, highest=math.inf):
-    """True for a finite number from lowest to highest."""
+    """Return True for a finite number from lowest to highest."""
     is_real = isinstance(value, Real) and not isinstance(value, bool)
     return is_real and math.isfinite(value) and lowest <= value <= highest
 
 
 def is_whole(value, lowest=1):
-    """True for a whole number, as an int, of at least lowest."""
+    """Return True for an integer that is at least lowest."""
     return isinstance(value, Integral) and is_number(value, lowest)
 
 
-def check_whole(lowest=1, **values):
-    """Raise ValueError naming a value that is not a whole number from lowest on."""
+def check_values(values, is_right, expected):
+    """Raise ValueError with the name of the first value that is not right."""
     for name, value in values.items():
-        if not is_whole(value, lowest):
-            raise ValueError(
-                f"{name} is {value!r}; it must be a whole number of at least {lowest}"
-            )
+        if not is_right(value):
+            raise ValueError(f"{name} is {value!r}; it must be {expected}")
+
+
+def check_whole(lowest=1, **values):
+    """Raise ValueError unless the values are whole numbers of at least lowest."""
+    expected = f"a whole number of at least {lowest}"
+    check_values(values, lambda value: is_whole(value, lowest), expected)
+
+
+def check_number(lowest, highest=math.inf, **values):
+    """Raise ValueError unless the values are numbers from lowest to highest."""
+    expected = f"a number from {lowest} to {highest}"
+    if highest == math.inf:
+        expected = f"a number of at least {lowest}"
+    check_values(values, lambda value: is_number(value, lowest, highest), expected)
+
+
+def check_share(**values):
+    """Raise ValueError unless the values are numbers above 0 and at most 1."""
+    expected = "above 0 and at most 1"
+    check_values(values, lambda value: is_number(value, 0, 1) and value != 0, expected)
 
 
 def check_rows(prompts):
@@ -41,27 +59,10 @@ def check_rows(prompts):
 
 
 def check_ends(messages, pad_token_id):
-    """Raise ValueError for a list of token ids that ends as padding does."""
+    """Raise ValueError for an empty list of token ids, or one that ends in padding."""
     for i, token_ids in enumerate(messages):
         if len(token_ids) == 0 or token_ids[-1] == pad_token_id:
             raise ValueError(
                 f"message {i} is empty or ends with pad_token_id {pad_token_id}, which "
                 "would be taken for padding: take an id that no message has"
             )
-
-
-def check_number(lowest, highest=math.inf, **values):
-    """Raise ValueError naming a value that is not a number from lowest to highest."""
-    expected = f"a number from {lowest} to {highest}"
-    if highest == math.inf:
-        expected = f"a number of at least {lowest}"
-    for name, value in values.items():
-        if not is_number(value, lowest, highest):
-            raise ValueError(f"{name} is {value!r}; it must be {expected}")
-
-
-def check_share(**values):
-    """Raise ValueError naming a value that is not a number above 0 and at most 1."""
-    for name, value in values.items():
-        if not is_number(value, 0, 1) or value == 0:
-            raise ValueError(f"{name} is {value!r}; it must be above 0 and at most 1")

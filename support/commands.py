@@ -1,130 +1,151 @@
-"""What the commands of the course share: how they end, and numbers on a command line.
+"""How the commands of the course end, and the numbers that they accept.
 
-Whatever happens to the console of a command, its work goes on: what cannot be printed
-is replaced or lost. Only Ctrl-C and a pipe that nobody reads any more end it.
+A command continues whatever happens to its console: what cannot be printed is replaced
+or dropped. Only Ctrl-C and a closed pipe end it. Commands call `exit_on_interrupt`
+before they import anything that takes long, so this module imports no such thing.
 """
 
 import argparse
 import os
+import signal
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
-from tqdm.auto import tqdm
+from support.messages import encodable, one_line, printable
 
-from support.interrupts import STOPPED, work_to_put_away
-from support.messages import one_line, printable
+INTERRUPTED = 130  # exit status after Ctrl-C: 128 plus the number of the signal
+BROKEN_PIPE = 141  # likewise, when nobody reads the output any more
+MAX_COUNT = 10**12
 
-CLOSED = 141  # exit status, likewise, when nobody reads the output any more
+
+def exit_on_interrupt():
+    """Let Ctrl-C end this process at once with one line, except in `clean_exit`."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, exit_interrupted)
+
+
+def exit_interrupted(*_):
+    """End the process at once: there is nothing to save yet, or nothing any more."""
+    with suppress(OSError):
+        os.write(2, b"stopped\n")
+    os._exit(INTERRUPTED)
+
+
+@contextmanager
+def raising_keyboard_interrupt():
+    """Let Ctrl-C raise KeyboardInterrupt again in the `with` block."""
+    if signal.getsignal(signal.SIGINT) is not exit_interrupted:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, exit_interrupted)
 
 
 class Console:
-    """Standard output or standard error, None if closed, that stops no work.
+    """Standard output or standard error (None if closed) that never stops the work.
 
-    Characters that it does not have become question marks. What cannot be written, to a
-    full disk or a terminal that is gone, is lost. Only BrokenPipeError is raised.
+    Characters that it cannot encode become question marks. What cannot be written, for
+    example to a full disk, is dropped. Only BrokenPipeError is raised.
     """
 
     def __init__(self, stream):
-        self.stream = stream or nowhere()
+        self.stream = stream or null_stream()
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
 
     def write(self, text):
-        """Write a text, and bring each finished line to where it goes."""
-        encoding = getattr(self.stream, "encoding", None) or "utf-8"
-        with self.losing_words():
-            self.stream.write(text.encode(encoding, "replace").decode(encoding))
+        """Write a text, and flush after each finished line."""
+        with self.dropping_output():
+            self.stream.write(encodable(text, self.stream))
         if "\n" in text:
             self.flush()
         return len(text)
 
     def flush(self):
-        """Bring what was written to where it goes."""
-        with self.losing_words():
+        """Pass on what was written."""
+        with self.dropping_output():
             self.stream.flush()
 
     @contextmanager
-    def losing_words(self):
-        """Lose what is said from now on if writing fails."""
+    def dropping_output(self):
+        """Drop this and all later output if writing fails."""
         try:
             yield
-        except (OSError, ValueError) as error:  # the latter if the stream was closed
-            lost = nowhere()
-            with suppress(OSError, ValueError):  # what waits to be written is lost too
-                os.dup2(lost.fileno(), self.stream.fileno())
-            self.stream = lost
+        except (OSError, ValueError) as error:  # ValueError if the stream is closed
+            null = null_stream()
+            with suppress(OSError, ValueError):  # also what is still buffered
+                os.dup2(null.fileno(), self.stream.fileno())
+            self.stream = null
             if isinstance(error, BrokenPipeError):
                 raise
 
 
-def nowhere():
-    """A stream whose words are lost."""
+def null_stream():
+    """Return a stream that drops what is written to it."""
     return open(os.devnull, "w", encoding="utf-8")
 
 
-def occupy_standard_files():
-    """Open what was closed of the files 0 to 2, or data would get their numbers.
+def open_standard_files():
+    """Open those of the file descriptors 0 to 2 that are closed.
 
-    What libraries say to standard error would be written into those data.
+    Otherwise libraries would write their messages into a data file with such a number.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(number)
 
 
-def end(words, status):
-    """Say a last line, as far as anyone hears it, and end with an exit status."""
+def exit_with(message, status):
+    """Print a last line, if anyone still reads it, and exit."""
+    from tqdm.auto import tqdm
+
     with suppress(BrokenPipeError):
-        tqdm.write(one_line(words), file=sys.stderr)  # not into a progress bar
+        tqdm.write(one_line(message), file=sys.stderr)  # not into a progress bar
     raise SystemExit(status)
 
 
 @contextmanager
-def ending_in_a_line(*errors, stopped="stopped"):
-    """Let a command that is stopped, or meets one of `errors`, end with one message.
+def clean_exit(*errors, stopped="stopped"):
+    """Turn an interruption, or one of `errors`, in a command into one line and exit.
 
-    Stopped means Ctrl-C, or that nobody reads its output any more: `stopped` is said
-    then, and the exit status is STOPPED or CLOSED. Other errors are raised, with
-    messages that can be printed.
+    After Ctrl-C or a closed pipe, that line is `stopped`, and the exit status
+    INTERRUPTED or BROKEN_PIPE. Other errors are raised, with printable messages.
     """
-    occupy_standard_files()
+    open_standard_files()
     with (
         redirect_stdout(Console(sys.stdout)),
         redirect_stderr(Console(sys.stderr)),
-        work_to_put_away(),
+        raising_keyboard_interrupt(),
     ):
         try:
             yield
             sys.stdout.flush()
         except BrokenPipeError:
-            end(f"nobody reads the output any more: {stopped}", CLOSED)
+            exit_with(f"nobody reads the output any more: {stopped}", BROKEN_PIPE)
         except KeyboardInterrupt:
-            end(stopped, STOPPED)
+            exit_with(stopped, INTERRUPTED)
         except errors as error:
             sys.exit(f"error: {printable(error)}")
         except Exception as error:
-            error.args = tuple(
-                one_line(said, longest=5000) if isinstance(said, str) else said
-                for said in error.args
-            )
+            texts = (one_line(a, 5000) if isinstance(a, str) else a for a in error.args)
+            error.args = tuple(texts)
             raise
 
 
 def positive(text):
-    """A whole number of at least 1, or argparse's sentence about it."""
-    if text.isdecimal() and len(text) > len(str(MOST)):
-        raise argparse.ArgumentTypeError(f"a number above {MOST:,} is too large")
+    """Convert a command-line option to a whole number from 1 to MAX_COUNT."""
+    if text.isdecimal() and len(text) > len(str(MAX_COUNT)):
+        raise argparse.ArgumentTypeError(f"a number above {MAX_COUNT:,} is too large")
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(
-            f"{one_line(text)} is not a whole number above 0"
-        )
+        message = f"{one_line(text)} is not a whole number above 0"
+        raise argparse.ArgumentTypeError(message)
     return int(text)
 
 
-MOST = 10**12  # of whatever is counted
-
-
-def replaced(old, new):
-    """End the process, which a command's old name has started: say its new one."""
+def exit_renamed(old, new):
+    """Exit with the new name of a command that was started by its old name."""
     sys.exit(f"`python -m {old}` is now `python -m {new}`, with the same options")

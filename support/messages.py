@@ -1,21 +1,17 @@
-"""What is printed, and how commands end (a support module: used, not taught).
-
-Whatever happens to the console of a command, its work goes on: what cannot be printed
-is replaced or lost. Only Ctrl-C and a pipe that nobody reads any more end it.
-"""
+"""Print text that comes from others, for example from files and servers, safely."""
 
 import re
 import sys
 
-# What a terminal obeys or cannot show: control characters, but for tabs and line
-# breaks, marks that turn the direction of writing, and halves of characters.
+# What a terminal obeys or cannot show: control characters except tab and line break,
+# marks that change the direction of writing, and halves of surrogate pairs.
 CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def printable(text):
-    r"""Text of others, safe to print: what a terminal would obey is spelled out, \x1b.
+    r"""Replace the control characters of a text by their escapes, for example \x1b.
 
     Line breaks and tabs stay as they are.
     """
@@ -23,12 +19,17 @@ def printable(text):
 
 
 def one_line(text, longest=300):
-    """A printable text in one line, cut if it is longer than `longest` characters."""
+    """Return a printable text in one line, cut after `longest` characters."""
     line = printable(text).replace("\n", "\\n").replace("\t", "\\t")
     return line if len(line) <= longest else f"{line[:longest]}..."
 
 
+def encodable(text, stream):
+    """Replace the characters that a stream cannot encode by `?`."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
 def say(text):
-    """Print a text of others at once; what the console does not have becomes `?`."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(printable(text).encode(encoding, "replace").decode(encoding), flush=True)
+    """Print a text safely and at once."""
+    print(encodable(printable(text), sys.stdout), flush=True)

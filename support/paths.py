@@ -1,6 +1,6 @@
-"""The folders of the course: its root, and where trained models go."""
+"""The root folder of the course, and the folder of trained models."""
 
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ROOT / "models"  # what a reader trained
+MODELS = ROOT / "models"

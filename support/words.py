@@ -1,36 +1,36 @@
-"""Words of any script, cut as English ones are (a support module: used, not taught)."""
+"""Split texts of any script into words."""
 
 import unicodedata
 
 import regex  # unlike re, it counts the vowel signs of Hindi among a word's letters
 
-WIDE = regex.compile(r"[\uff01-\uffee]+")  # letters and digits as wide as Chinese ones
-# a letter, with its signs, of a script that puts no blanks between words
-ALONE = regex.compile(
+FULL_WIDTH = regex.compile(r"[\uff01-\uffee]+")  # as wide as Chinese characters
+# a letter, with its signs, of a script that is written without spaces
+UNSPACED = regex.compile(
     r"(?=\p{L})[\p{Han}\p{Hiragana}\p{Katakana}ー"
     r"\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]\p{M}*"
 )
-# \x1c to \x1f are blanks to Python, and not to regex
+# Python counts \x1c to \x1f as white space, and regex does not
 WORD_OR_MARK = regex.compile(r"\w+|[^\w\s\x1c-\x1f]")
 
 
 def fold_text(text):
-    """A text in small letters, in the one form of those with several: É, E´ -> é
+    """Return a text in lower case and in one Unicode form, so that equal words match.
 
-    An accent may be a character of its own, and letters and digits may be full-width.
-    A capital I is that of two letters in Turkish, with a dot and without: all are i.
+    For example, an accent may be a character of its own, and letters may be full-width.
+    Turkish has an i with and without a dot: both become i.
     """
     text = unicodedata.normalize("NFC", text)
-    text = WIDE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    text = FULL_WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
     text = regex.sub("[iı]\u0307*", "i", text.casefold())
     return unicodedata.normalize("NFC", text)
 
 
 def separate(text):
-    """A folded text with blanks between its words: Chinese by character, and so on."""
-    return ALONE.sub(r" \g<0> ", fold_text(text))
+    """Fold a text, and put spaces around each character of unspaced scripts."""
+    return UNSPACED.sub(r" \g<0> ", fold_text(text))
 
 
 def cut_words(text):
-    """The words and the marks of a text, in order: "It's 5!" -> it ' s 5 !"""
+    """Split a text into words and punctuation marks: "It's 5!" -> it ' s 5 !"""
     return WORD_OR_MARK.findall(separate(text))

@@ -5,9 +5,9 @@
 """
 
 if __name__ == "__main__":
-    from support.interrupts import stop_in_a_line
+    from support.commands import exit_on_interrupt
 
-    stop_in_a_line()  # before imports that take seconds
+    exit_on_interrupt()  # before imports that take seconds
 
 import argparse
 import hashlib
@@ -31,7 +31,7 @@ from ch07.lora import (
     replace_linear_with_lora,
     save_adapter,
 )
-from support.commands import ending_in_a_line, positive
+from support.commands import clean_exit, positive
 from support.device.device import fast_dtype, fast_math, pick_device
 from support.download.fetch import FetchError
 from support.messages import one_line, say
@@ -173,9 +173,12 @@ def main():
     )
     parser.add_argument("--model", default="auto", help="a name of load_pretrained")
     parser.add_argument(
-        "--seed", type=positive, default=123, help="of LoRA and the order of batches"
+        "--seed",
+        type=positive,
+        default=123,
+        help="of LoRA and the order of batches",
     )
-    with ending_in_a_line(ValueError, FetchError, FloatingPointError, OSError):
+    with clean_exit(ValueError, FetchError, FloatingPointError, OSError):
         arguments = parser.parse_args()
         seconds = train_assistant(ASSISTANT, arguments.model, arguments.seed)
         say(f"{seconds:.0f} s of training; wrote {one_line(ASSISTANT)}")

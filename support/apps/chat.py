@@ -1,9 +1,9 @@
 """Talk with the fine-tuned model: `python -m support.apps.chat`."""
 
 if __name__ == "__main__":
-    from support.interrupts import stop_in_a_line
+    from support.commands import exit_on_interrupt
 
-    stop_in_a_line()  # before imports that take seconds
+    exit_on_interrupt()  # before imports that take seconds
 
 import argparse
 import sys
@@ -11,7 +11,7 @@ import sys
 from ch05.decoding import generate_stream
 from ch07.instructions import format_prompt
 from support.apps.assistant import ASSISTANT, load_assistant
-from support.commands import ending_in_a_line, positive
+from support.commands import clean_exit, positive
 from support.device.device import pick_device
 from support.download.fetch import FetchError
 from support.messages import printable, say
@@ -87,7 +87,7 @@ def main():
         default=100,
         help="an answer's length at most",
     )
-    with ending_in_a_line(ValueError, FetchError, OSError):
+    with clean_exit(ValueError, FetchError, OSError):
         arguments = parser.parse_args()
         try:
             model, tokenizer = load_assistant(ASSISTANT, pick_device())

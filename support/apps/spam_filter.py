@@ -5,9 +5,9 @@
 """
 
 if __name__ == "__main__":
-    from support.interrupts import stop_in_a_line
+    from support.commands import exit_on_interrupt
 
-    stop_in_a_line()  # before imports that take seconds
+    exit_on_interrupt()  # before imports that take seconds
 
 import argparse
 import json
@@ -25,7 +25,7 @@ from ch06.classifier import (
     train_classifier_simple,
 )
 from ch06.spam import SpamDataset, load_messages, split_messages
-from support.commands import ending_in_a_line, positive
+from support.commands import clean_exit, positive
 from support.device.device import fast_autocast, fast_math, pick_device
 from support.device.precision import undisturbed
 from support.download.fetch import FetchError
@@ -221,7 +221,7 @@ def ask_main(words):
     )
     parser.add_argument("texts", nargs="*", metavar="MESSAGE")
     parser.add_argument("--file", help="UTF-8 text, a message a line")
-    with ending_in_a_line(ValueError, FetchError, OSError):
+    with clean_exit(ValueError, FetchError, OSError):
         texts = asked_texts(parser.parse_intermixed_args(words))
         try:
             classify_texts(texts)
@@ -243,7 +243,7 @@ def train_main(words):
         default=123,
         help="draws the new output layer and the order of the batches",
     )
-    with ending_in_a_line(ValueError, FetchError, FloatingPointError, OSError):
+    with clean_exit(ValueError, FetchError, FloatingPointError, OSError):
         arguments = parser.parse_args(words)
         if not train_filter(arguments.model, arguments.seed)[1]:
             sys.exit("error: the filter is not where it belongs, as said above")

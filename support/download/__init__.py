@@ -1,6 +1,5 @@
-"""Files: downloaded whole or not at all, and read or refused in one sentence.
+"""Download files completely or not at all, and read them or explain what is wrong.
 
-Downloads try several mirrors, resume, and are checked by size and sha256. The readers
-of what was downloaded or brought along are here too: JSON, tables of messages, GPT-2's
-vocabulary, and the files of OpenAI's weights, TensorFlow checkpoints among them.
+Downloads use several mirrors, resume, and are checked by size and sha256. There are
+readers for JSON, tables of messages, vocabularies, and OpenAI's weights.
 """

@@ -1,6 +1,5 @@
-"""Downloads that arrive whole or say why (a support module: used, not taught)."""
+"""Download a file from one of several mirrors, completely or not at all."""
 
-import errno
 import os
 import random
 import shutil
@@ -8,14 +7,12 @@ import time
 import zipfile
 import zlib
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
-from shlex import quote
 
 from filelock import FileLock, Timeout
 
 from support.download.files import (
-    Part,
+    PartialFile,
     check_regular,
     check_sha256,
     move_into_place,
@@ -25,246 +22,193 @@ from support.download.files import (
     size_of,
 )
 from support.download.request import (
-    Damaged,
-    Failure,
-    RangeRefused,
-    Refused,
-    Slow,
-    Unreachable,
-    transfer,
+    CorruptError,
+    PermanentError,
+    RequestError,
+    UnreachableError,
+    download,
+    proxy_note,
 )
 from support.messages import printable, say
 from support.paths import ROOT
 
-MOST_IDLE_ROUNDS = 5  # rounds over the mirrors that bring nothing new
-MOST_ROUNDS = 100  # also when each brings a little
-MUCH = 2**20  # bytes, for which a mirror is asked again at once
-# what zipfile raises for a file that is damaged or no zip
-BAD_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    ValueError,
-)
-JITTER = random.SystemRandom()  # leaves the draws that a reader seeded alone
+MAX_IDLE_ROUNDS = 5  # consecutive rounds over the mirrors without progress
+MIN_GAIN = 30_000  # new bytes that count as progress
+# what zipfile raises for a file that is damaged or not a zip file
+BAD_ZIP = zipfile.BadZipFile, zlib.error, EOFError, KeyError, RuntimeError, ValueError
+JITTER = random.SystemRandom()  # independent of the random numbers a reader seeded
 
 
 class FetchError(Exception):
-    """A file could not be had; the message says where it was sought and what to do."""
+    """A file could not be fetched; the message says why, and what to do."""
 
     def __init__(self, message):
-        super().__init__(printable(message))  # servers and file names speak in it
+        super().__init__(printable(message))  # it quotes servers and file names
 
 
 def downloads_folder():
-    """Where fetched files lie: `downloads/` in the repository, or LLMS_DOWNLOADS.
+    """Return the folder for downloads: LLMS_DOWNLOADS, or `downloads/`.
 
-    A relative folder is one in the repository, wherever a program is started; `~` is
-    the reader's home. Raises ValueError when there is no such home.
+    A relative path begins at the root of the course, wherever a program is started.
+    Raises ValueError if `~` cannot be expanded.
     """
-    named = os.environ.get("LLMS_DOWNLOADS") or "downloads"
+    name = os.environ.get("LLMS_DOWNLOADS") or "downloads"
     try:
-        return ROOT / Path(named).expanduser()
+        return ROOT / Path(name).expanduser()
     except RuntimeError:
         raise ValueError(
-            f"LLMS_DOWNLOADS is {named}, and `~` stands for no folder here: give the "
+            f"LLMS_DOWNLOADS is {name}, and there is no such home folder: give the "
             "whole path"
         ) from None
 
 
 def is_offline():
-    """True when LLMS_OFFLINE forbids every network call."""
-    return says_offline(os.environ.get("LLMS_OFFLINE", ""))
-
-
-@cache
-def says_offline(value):
-    """What a value of LLMS_OFFLINE means; an odd one is told, once, and means yes."""
-    word = value.strip().lower()
-    if word in ("", "0", "false", "no", "off"):
-        return False
-    if word not in ("1", "true", "yes", "on"):
-        say(
-            f"LLMS_OFFLINE is {value!r}, which is taken for 1: no network is used. "
-            "Set it to 0, or unset it, to allow downloads."
-        )
-    return True
+    """Return True if LLMS_OFFLINE forbids every use of the network."""
+    value = os.environ.get("LLMS_OFFLINE", "").strip().lower()
+    return value not in ("", "0", "false", "no", "off")
 
 
 def fetch(urls, path, *, sha256=None, size=None, progress=True):
-    """Fetch a file from whichever of `urls` delivers it whole; return its Path.
+    """Download a file from the first of `urls` that has all of it; return its Path.
 
-    urls: one, or several mirrors. sha256 (hexadecimal digits) and size (bytes) say what
-    whole means. A whole file at `path` is used without a network call; another one is
-    kept as `<name>.old` when a whole one has come. What a failure leaves unfinished
-    lies in `<name>.part`, and the next call goes on from there. Two processes may ask
-    at once. Raises FetchError, which names each URL and what happened there, and
-    nothing else.
+    urls: one URL, or several mirrors. sha256 (hexadecimal digits) and size (in bytes)
+    are used to check it. If the complete file is already at path, no request is made.
+    Another file there is renamed to `<name>.old` once the download is complete. An
+    unfinished download stays in `<name>.part`, and the next call resumes it. Several
+    processes may call this at once. Raises only FetchError, whose message names each
+    URL and what happened.
     """
     urls = [urls] if isinstance(urls, str) else [str(url) for url in urls]
     path = Path(os.fsdecode(path))
-    part = Part(path, sha256 and sha256.lower(), size)
+    part = PartialFile(path, sha256 and sha256.lower(), size)
     try:
         if is_complete(path, part.sha256, size):
             return path
         for used in (path, part.path, part.source):
             check_regular(used)
-        if is_offline() and size_of(part.path) is None:
-            raise FetchError(offline_words(urls, path, size))
+        if is_offline() and not is_whole(part):
+            raise FetchError(offline_message(urls, path))
         path.parent.mkdir(parents=True, exist_ok=True)
         with locked(path):
-            # another process may have been faster
+            # another process may have fetched it in the meantime
             if not is_complete(path, part.sha256, size):
                 complete(part, urls, path, progress)
     except BrokenPipeError:
-        raise  # nobody reads what is printed: no fault of the file's
+        raise  # printing failed, not the download
     except (OSError, ValueError, NotImplementedError) as error:
-        raise FetchError(local_words(path, part, error)) from error
+        raise FetchError(local_message(path, part, error)) from error
     return path
 
 
 def is_complete(path, sha256, size):
-    """True for a file that is there and has the size and sha256 that are known."""
+    """Return True if a file exists and has the size and sha256, where known."""
     found = size_of(path)
     if found is None or size not in (None, found):
         return False
     if found == 0 and size is None and sha256 is None:
-        return False  # nobody would publish that
+        return False  # nobody would publish an empty file
     return sha256 is None or sha256_of(path) == sha256
+
+
+def is_whole(part):
+    """Return True if a PartialFile is known to hold all of its file."""
+    is_known = (part.sha256, part.size) != (None, None)
+    return is_known and is_complete(part.path, part.sha256, part.size)
 
 
 @contextmanager
 def locked(path):
-    """Let one process at a time fetch a file; say so when another one does."""
+    """Let only one process at a time fetch a file."""
     lock = FileLock(path.with_name(f"{path.name}.lock"))
     try:
-        lock.acquire(blocking=False)
+        acquired = lock.acquire(blocking=False)
     except Timeout:
         say(f"Another process is fetching {path.name}; waiting for it.")
-        lock.acquire()
-    try:
+        acquired = lock.acquire()
+    with acquired:
         yield
-    finally:
-        lock.release()
 
 
 def complete(part, urls, path, progress):
-    """Fetch what `part` lacks, and give the whole file its name."""
-    known = (part.sha256, part.size) != (None, None)
-    if not (known and is_complete(part.path, part.sha256, part.size)):
-        if is_offline():
-            raise FetchError(offline_words(urls, path, part.size))
+    """Download what a PartialFile lacks, and rename it to path."""
+    if not is_whole(part):
         if part.size is not None and part.length >= part.size:
             part.discard()
         check_room(part)
-        Download(urls, part, progress).run(path)
+        MirrorDownload(urls, part, progress).run(path)
     set_aside(path)
     move_into_place(part.path, path)
     part.source.unlink(missing_ok=True)
 
 
 def check_room(part):
-    """Raise FetchError if a file of known size will not fit on the disk."""
+    """Raise FetchError if the missing bytes of a PartialFile do not fit on the disk."""
     free = shutil.disk_usage(part.path.parent).free
-    lacking = 0 if part.size is None else part.size - part.length
-    if lacking > free:
+    missing = 0 if part.size is None else part.size - part.length
+    if missing > free:
         raise FetchError(
-            f"{part.path.stem} needs {lacking:,} bytes more, and {free:,} are free in "
+            f"{part.path.stem} needs {missing:,} bytes more, and {free:,} are free in "
             f"{part.path.parent}. Make room, or name another folder in LLMS_DOWNLOADS."
         )
 
 
-class Download:
-    """The way of one file through its mirrors."""
+class MirrorDownload:
+    """The download of one file from several mirrors, asked in turn."""
 
     def __init__(self, urls, part, progress):
         self.part, self.progress = part, progress
-        self.mirrors = list(dict.fromkeys(urls))  # those still in play
-        self.said = {}  # what went wrong at each URL last
-        self.whole_only, self.restarted = set(), set()
-        self.reached = part.length
-        self.gained = 0  # bytes never reached before, in this call
+        self.mirrors = list(dict.fromkeys(urls))  # those that may still succeed
+        self.errors = {}  # the last RequestError of each URL
+        self.start = self.furthest = part.length  # the most bytes that were here
 
     def run(self, path):
-        """Go round the mirrors until one delivers; raise FetchError if none does."""
+        """Ask the mirrors in rounds until the file is whole, or raise FetchError."""
         idle = 0
-        for _ in range(MOST_ROUNDS):
-            before, turn = self.gained, self.in_turn(idle)
-            if any(self.delivers(url) for url in turn):
+        while True:
+            before, asked = self.furthest, self.mirrors_to_ask(idle)
+            if any(self.succeeds(url) for url in asked):
                 return
-            all_slow = all(isinstance(self.said[url], Slow) for url in turn)
-            idle = idle + 1 if all_slow or self.gained == before else 0
-            if idle == MOST_IDLE_ROUNDS or not self.mirrors:
-                break
-            waits = [self.said[url].wait for url in turn]
+            idle = idle + 1 if self.furthest - before < MIN_GAIN else 0
+            if idle == MAX_IDLE_ROUNDS or not self.mirrors:
+                raise FetchError(failure_message(path, self.part, self.errors))
+            waits = [self.errors[url].wait for url in asked]
             pause(max(*waits, JITTER.uniform(0, 2**idle / 4)))
-        raise FetchError(failure_words(path, self.part, self.said))
 
-    def in_turn(self, idle):
-        """The mirrors to ask in a round: at first only one that need not start anew."""
+    def mirrors_to_ask(self, idle):
+        """Return the mirrors of a round: first only one that need not start again."""
         part, (origin, etag) = self.part, self.part.origin
-        is_bound = etag and not part.sha256 and part.length >= MUCH
-        if is_bound and origin in self.mirrors and idle < MOST_IDLE_ROUNDS // 2:
+        is_bound = part.length and etag and not part.sha256
+        if is_bound and origin in self.mirrors and idle < MAX_IDLE_ROUNDS // 2:
             return [origin]
         return list(self.mirrors)
 
-    def delivers(self, url):
-        """Ask a mirror, and again at once while that promises more; True when done."""
-        while True:
-            before = self.gained
-            try:
-                self.attempt(url)
+    def succeeds(self, url):
+        """Ask one mirror; return True if the file is whole, else note the error."""
+        part, last_error = self.part, self.errors.get(url)
+        try:
+            download(url, part, progress=self.progress)
+            if is_complete(part.path, part.sha256, part.size):
                 return True
-            except Failure as failure:
-                self.said[url] = failure
-                if self.is_final(failure):
-                    self.mirrors.remove(url)
-                    return False
-                if not isinstance(failure, Damaged) and self.gained < before + MUCH:
-                    return False
-
-    def is_final(self, failure):
-        """True when the mirror is out; a network that brought bytes may come back."""
-        if isinstance(failure, Unreachable):
-            return self.gained == 0
-        return isinstance(failure, Refused)
-
-    def attempt(self, url):
-        """Make one request; a Failure says why the bytes here are not the file yet."""
-        part = self.part
-        try:
-            self.receive(url)
-            if not is_complete(part.path, part.sha256, part.size):
-                raise Damaged(f"the {part.length:,} bytes that came are not the file's")
-        except RangeRefused:
-            self.whole_only.add(url)
-            raise
-        except Damaged as failure:
+            raise CorruptError(f"the {part.length:,} bytes are not those of the file")
+        except RequestError as raised:
+            error = self.errors[url] = raised
+        self.furthest = max(part.length, self.furthest)
+        is_final = isinstance(error, PermanentError)
+        if isinstance(error, UnreachableError):
+            is_final = self.furthest == self.start  # else the network may come back
+        if isinstance(error, CorruptError):
+            is_final = isinstance(last_error, CorruptError)
             part.discard()
-            self.reached = 0
-            if url in self.restarted:
-                raise Refused(str(failure)) from failure
-            self.restarted.add(url)
-            raise
-
-    def receive(self, url):
-        """Make one request, and count the bytes that are new."""
-        whole = url in self.whole_only
-        self.whole_only.discard(url)
-        try:
-            transfer(url, self.part, whole=whole, progress=self.progress)
-        finally:
-            new = max(0, self.part.length - self.reached)
-            self.gained += new
-            self.reached += new
+            self.furthest = 0
+        if is_final:
+            self.mirrors.remove(url)
+        return False
 
 
 def unzip_member(archive, member, path, *, sha256, size):
-    """Write one member of a zip file to `path`, if it has the known size and sha256.
+    """Extract a file of known size and sha256 from a zip file to path.
 
-    Another file that lies there is kept as `<name>.old`. Raises FetchError.
+    Another file that is there is renamed to `<name>.old`. Raises FetchError.
     """
     try:
         check_regular(archive)
@@ -281,56 +225,46 @@ def unzip_member(archive, member, path, *, sha256, size):
     except BAD_ZIP as error:
         reason = str(error) or "it ends too early"
         raise FetchError(
-            f"{archive} is not the file that is known: {reason}. Move it away, and try "
-            "again"
+            f"{archive} is not the expected file: {reason}. Move it away, and try again"
         ) from None
 
 
 def pause(seconds):
-    """Leave the servers alone for a while."""
+    """Wait before the mirrors are asked again."""
     time.sleep(seconds)
 
 
-def offline_words(urls, path, size):
-    """Why LLMS_OFFLINE leaves us without the file, and what to do."""
-    state, found = "not there", size_of(path)
-    if found is not None:
-        fault = "and not the file's" if size in (None, found) else f"not {size:,}"
-        state = f"damaged ({found:,} bytes, {fault})"
+def offline_message(urls, path):
+    """Explain that LLMS_OFFLINE forbids a download, and what to do."""
+    state = "missing" if size_of(path) is None else "damaged"
     return (
         f"{path} is {state}, and LLMS_OFFLINE forbids fetching it. Unset that, or "
         "save the file there yourself, from:\n  " + "\n  ".join(urls)
     )
 
 
-def failure_words(path, part, said):
-    """What happened at each URL, what is safe, and what to do by hand."""
-    tried = "".join(f"  {url}\n    {failure}\n" for url, failure in said.items())
-    origin, etag = part.origin
-    safe = ""
-    if part.length and (part.sha256 or etag):
-        safe = f"{part.length:,} bytes are safe in {part.path}; the next run goes on.\n"
-    here, there, url = (
-        quote(str(s)) for s in (part.path, path, origin or next(iter(said), ""))
+def failure_message(path, part, errors):
+    """Name each URL, what happened there, what was saved, and what to do."""
+    tried = "".join(
+        f"  {url}\n    {error}{proxy_note(url)}\n" for url, error in errors.items()
     )
     return (
-        f"could not fetch {path.name}. Tried:\n{tried}{safe}"
-        f"Run this again later, or first fetch it by hand:\n"
-        f"  curl -fL -C - -o {here} {url} && mv {here} {there}\n"
-        f"or save it as {path} in some other way."
+        f"could not fetch {path.name}. Tried:\n{tried}{saved_note(part)}Run this again "
+        f"later, or download the file in another way and save it as {path}."
     )
 
 
-def local_words(path, part, error):
-    """Why this side could not keep the file, and what to do."""
-    code = getattr(error, "errno", None)
-    if code in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"the disk is full: {part.length:,} bytes of {path.name} are safe in "
-            f"{part.path}. Make room and run this again."
-        )
+def local_message(path, part, error):
+    """Explain why a file could not be written, and what to do."""
     reason = getattr(error, "strerror", None) or error
     return (
-        f"{path.name} cannot be kept in {path.parent}: {reason}. Mend that, or name "
-        "another folder in LLMS_DOWNLOADS."
+        f"{path.name} cannot be kept in {path.parent}: {reason}. {saved_note(part)}"
+        "Correct that, or name another folder in LLMS_DOWNLOADS."
     )
+
+
+def saved_note(part):
+    """Say how many bytes the next call will not download again, if any."""
+    if not part.length or not (part.sha256 or part.origin[1]):
+        return ""
+    return f"{part.length:,} bytes are safe in {part.path}; the next run resumes.\n"

@@ -1,6 +1,6 @@
-"""Files: written whole or not at all, and read or refused in a sentence (support)."""
+"""Write files completely or not at all, and read them or explain what is wrong."""
 
-import errno
+import codecs
 import hashlib
 import json
 import os
@@ -14,43 +14,36 @@ from pathlib import Path
 from support.messages import one_line, say
 
 STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e\x80-\xff]*"')
-TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{16}\.tmp")  # the names that `replacing` gives
-KINDS = {
+TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{16}\.tmp")  # what `temporary_path` returns
+UTF_16_MARKS = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+FILE_TYPES = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-# how texts in other encodings begin; UTF-32's mark begins with one of UTF-16
-MARKS = {
-    b"\xff\xfe\x00\x00": "UTF-32",
-    b"\x00\x00\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
 }
 
 
 def check_regular(path):
-    """Raise ValueError if a folder, a pipe or a device lies where a file is expected.
+    """Raise ValueError if path is a folder, a pipe, a socket or a device.
 
-    Opening those could take for ever. Nothing at all may lie there.
+    Reading one of those could block forever. The path may also not exist at all.
     """
     try:
-        kind = KINDS.get(stat.S_IFMT(os.stat(path).st_mode))
+        mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError):
         return
     except ValueError as error:
-        raise ValueError(f"{one_line(path)} is no file's name: {error}") from None
-    if kind:
+        raise ValueError(f"{one_line(path)} is not a file name: {error}") from None
+    if not stat.S_ISREG(mode):
+        found = FILE_TYPES.get(stat.S_IFMT(mode), "a device")
         raise ValueError(
-            f"{one_line(path)} is {kind}, and a file is expected there: move it away "
+            f"{one_line(path)} is {found}, and a file is expected there: move it away "
             "or give another name"
         )
 
 
 def size_of(path):
-    """The bytes of a file; None where no file is, or none that one may look at."""
+    """Return the size of a file in bytes, or None if there is no readable file."""
     with suppress(OSError, ValueError):
         check_regular(path)
         return os.stat(path).st_size
@@ -58,17 +51,14 @@ def size_of(path):
 
 
 def sha256_of(path):
-    """The sha256 of a file, as hexadecimal digits."""
+    """Return the sha256 of a file as hexadecimal digits."""
     check_regular(path)
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_sha256(path, sha256, size=None):
-    """Raise ValueError unless the file has this sha256, and this size if it is given.
-
-    A file of another size is not read.
-    """
+    """Raise ValueError unless the file has this sha256 and, if given, this size."""
     fault = ""
     if size is not None and size_of(path) not in (None, size):
         fault = f"it has {size_of(path):,} bytes, not {size:,}"
@@ -82,23 +72,21 @@ def check_sha256(path, sha256, size=None):
 
 
 def read_text(path):
-    r"""The text of a UTF-8 file, without a byte order mark; its lines end with "\n".
+    r"""Return the text of a UTF-8 file without byte order mark; all lines end in "\n".
 
-    Raises ValueError, with the file's name and, where there is one, the line's number,
-    for what is not that.
+    Raises ValueError, with the name of the file and, if possible, the line number.
     """
     path = os.fsdecode(path)
-    name = one_line(path)
     try:
         check_regular(path)
         content = Path(path).read_bytes()
     except OSError as error:
-        raise ValueError(f"{name} cannot be read: {error.strerror}") from None
-    return decode(name, content)
+        raise ValueError(f"{one_line(path)} cannot be read: {error.strerror}") from None
+    return decode(one_line(path), content)
 
 
 def decode(name, content):
-    """The text in the bytes of a file, as `read_text` gives it."""
+    """Decode the bytes of the file `name` as `read_text` does."""
     check_encoding(name, content)
     try:
         text = content.decode("utf-8-sig")
@@ -112,43 +100,39 @@ def decode(name, content):
 
 
 def check_encoding(name, content):
-    """Raise ValueError for bytes that are UTF-16 or UTF-32, with a mark or without."""
-    forms = [form for mark, form in MARKS.items() if content.startswith(mark)]
-    begin = content[:1000]
-    if not forms and begin.count(0) > len(begin) // 4:
-        forms = ["UTF-16, or no"]
-    if forms:
-        raise ValueError(f"{name} is {forms[0]} text; save it as UTF-8")
+    """Raise ValueError for UTF-16 text, with a byte order mark or without."""
+    start, encoding = content[:1000], ""
+    if start.count(0) > len(start) // 4:
+        encoding = "UTF-16, or no"
+    if start.startswith(UTF_16_MARKS):
+        encoding = "UTF-16"
+    if encoding:
+        raise ValueError(f"{name} is {encoding} text; save it as UTF-8")
 
 
 def read_json(path):
-    """What a JSON file holds, or the list of what the lines of a JSON Lines file hold.
+    """Return the content of a JSON file; a list, if it is a JSON Lines file.
 
-    Raises ValueError, with the file's name and the line's number, for any other file.
+    Raises ValueError with the name of the file and the line number.
     """
     name, text = one_line(os.fsdecode(path)), read_text(path)
     if not text.strip():
         raise ValueError(f"{name} is empty, and JSON is expected in it")
-    lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if len(lines) > 1 and is_json(lines[0][1]):
-        return [parse_json(line, name, number) for number, line in lines]
-    return parse_json(text, name)
+    try:
+        return parse_json(text, name)
+    except ValueError as error:
+        if "Extra data" not in str(error):
+            raise
+    lines = enumerate(text.split("\n"), 1)
+    return [parse_json(line, name, number) for number, line in lines if line.strip()]
 
 
-def is_json(text):
-    """True if a text is JSON."""
-    with suppress(ValueError):
-        parse_json(text, "")
-        return True
-    return False
-
-
-def parse_json(text, name, number=1):
-    """JSON in the file `name`, from line `number` on; ValueError says what is wrong."""
+def parse_json(text, name, first_line=1):
+    """Parse JSON that begins at first_line of the file `name`; may raise ValueError."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        line = number + error.lineno - 1
+        line = first_line + error.lineno - 1
         raise ValueError(f"{name}, line {line} is not JSON: {error.msg}") from None
     except RecursionError:
         raise ValueError(f"{name} is nested too deeply to be read") from None
@@ -156,18 +140,22 @@ def parse_json(text, name, number=1):
         raise ValueError(f"{name} cannot be read: {error}") from None
 
 
-def move_into_place(temporary, path):
-    """Give a finished file its name; it keeps it when the power fails right after."""
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    fsync_folder(Path(path).parent)
+def make_folder(path):
+    """Create a folder unless it exists; raise ValueError if a file has its name."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(
+            f"{path} cannot be a folder: a file has this name, or a part of it. Name "
+            "another folder"
+        ) from None
 
 
 def set_aside(path):
-    """Rename what lies at `path` to `<name>.old` and say so; an empty file may go.
+    """Rename the file or folder at path to `<name>.old`, and print that.
 
-    A reader may have put it there, and nothing of a reader's is deleted.
+    The reader may have put it there, so it is not deleted. An empty file stays: it is
+    not worth keeping.
     """
     path = Path(path)
     if not os.path.lexists(path) or size_of(path) == 0:
@@ -178,19 +166,17 @@ def set_aside(path):
     say(f"{path} was not what is expected there. It is kept as {old.name}.")
 
 
-def fsync_folder(path):
-    """Bring the names in a folder to the disk, where the system lets one do that."""
-    with suppress(OSError):  # not every system lets a folder be opened
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def temporary_path(path):
+    """Return a new name beside path for a file that is still being written."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 @contextmanager
 def replacing(path):
-    """Give a temporary path to write to; it becomes `path` if nothing goes wrong."""
+    """Yield a temporary path to write to, and rename it to path at the end.
+
+    After an error, path is what it was before.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -201,15 +187,34 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
-def temporary_path(path):
-    """Where a file is written before it gets its name; no reader has such a name."""
-    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+def write_atomically(path, content):
+    """Write bytes so that path holds all of them or stays as it was."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def move_into_place(temporary, path):
+    """Rename a complete file to path, so that it is there after a power failure too."""
+    with open(temporary, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    fsync_folder(Path(path).parent)
+
+
+def fsync_folder(path):
+    """Write the names in a folder to the disk, if the system supports that."""
+    with suppress(OSError):
+        folder = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def remove_temporaries(folder, names):
-    """Remove what `replacing` left in a folder when a process was killed.
+    """Remove the temporary files that killed processes left in a folder.
 
-    names: a pattern of the files that were to be written. Nothing else is touched.
+    names: a pattern of the files that they were writing. No other file is touched.
     """
     for entry in Path(folder).iterdir():
         match = TEMPORARY.fullmatch(entry.name)
@@ -217,32 +222,15 @@ def remove_temporaries(folder, names):
             entry.unlink()
 
 
-def write_atomically(path, content):
-    """Write bytes so that `path` holds all of them or stays as it was."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
-def make_folder(path):
-    """Make a folder, if there is none; ValueError if a file has its name."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise ValueError(
-            f"{path} cannot be a folder: a file has this name, or a part of it. Name "
-            "another folder"
-        ) from None
-
-
 def check_writable(path, num_bytes):
-    """Raise OSError unless num_bytes can be written to where a file is to lie.
+    """Raise OSError unless a file of num_bytes bytes can be written at path.
 
-    They are written and synced, under a name of their own, and removed again.
+    A temporary file of that size is written, synced and removed.
     """
     temporary = temporary_path(Path(path))
     try:
         with open(temporary, "wb") as file:
-            fill(file, num_bytes)
+            allocate(file, num_bytes)
             os.fsync(file.fileno())
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
@@ -250,26 +238,21 @@ def check_writable(path, num_bytes):
         temporary.unlink(missing_ok=True)
 
 
-def fill(file, num_bytes):
-    """Let an open file have num_bytes bytes that the disk has set aside for it."""
-    with suppress(AttributeError):  # macOS does not have the function
-        try:
-            if num_bytes:
-                os.posix_fallocate(file.fileno(), 0, num_bytes)
-            return
-        except OSError as error:
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                raise
+def allocate(file, num_bytes):
+    """Fill an open, empty file with num_bytes bytes."""
+    if num_bytes and hasattr(os, "posix_fallocate"):  # macOS lacks it
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+        return
     for start in range(0, num_bytes, 2**20):
         file.write(bytes(min(2**20, num_bytes - start)))
     file.flush()
 
 
-class Part:
-    """The bytes of a file that are here so far, in `<name>.part`.
+class PartialFile:
+    """The bytes of a file that were downloaded so far, in `<name>.part`.
 
-    `<name>.part.source` names the URL they came from, and its ETag then. sha256 and
-    size (bytes) are the whole file's, None if not known.
+    `<name>.part.source` holds the URL they came from and its ETag at that time. sha256
+    and size (in bytes) are those of the complete file, None if they are not known.
     """
 
     def __init__(self, target, sha256, size):
@@ -279,7 +262,7 @@ class Part:
 
     @property
     def length(self):
-        """How many bytes are here."""
+        """How many bytes were downloaded so far."""
         return size_of(self.path) or 0
 
     @property
@@ -294,7 +277,7 @@ class Part:
     def open_at(self, start, url, etag):
         """Open the file to append what `url` sends from byte `start` on."""
         if start == 0:
-            self.path.write_bytes(b"")  # first, or old bytes would get the new source
+            self.path.write_bytes(b"")  # before the new source is noted
             self.source.write_text(f"{url}\n{etag}\n", encoding="utf-8")
         elif url != self.origin[0]:
             self.source.unlink(missing_ok=True)

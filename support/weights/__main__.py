@@ -4,15 +4,15 @@ Likewise `convert NAME`, `verify NAME` and `list`.
 """
 
 if __name__ == "__main__":
-    from support.interrupts import stop_in_a_line
+    from support.commands import exit_on_interrupt
 
-    stop_in_a_line()  # before imports that take seconds
+    exit_on_interrupt()  # before imports that take seconds
 
 import argparse
 import json
 import os
 
-from support.commands import ending_in_a_line
+from support.commands import clean_exit
 from support.download.fetch import FetchError
 from support.messages import say
 from support.weights.checkpoint import save_model
@@ -114,7 +114,7 @@ def main():
     added = commands.add_parser("list", help=list_models.__doc__)
     added.set_defaults(run=lambda _: list_models())
     stopped = "stopped; what was downloaded is kept, and the same command continues"
-    with ending_in_a_line(FetchError, ValueError, OSError, stopped=stopped):
+    with clean_exit(FetchError, ValueError, OSError, stopped=stopped):
         args = parser.parse_args()
         args.run(args)
 

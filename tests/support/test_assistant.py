@@ -24,8 +24,8 @@ from support.apps.assistant import (
     save_assistant,
 )
 from support.apps.chat import stream_answer
+from support.commands import INTERRUPTED
 from support.device.device import fast_dtype
-from support.interrupts import STOPPED
 from support.weights.checkpoint import save_weights
 from tests.conftest import count_hashing
 from tests.support.test_spam_filter import CONFIG, Shelf
@@ -163,7 +163,7 @@ def test_a_talk(saved, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("stop", "status"), [(EOFError, 0), (KeyboardInterrupt, STOPPED)]
+    ("stop", "status"), [(EOFError, 0), (KeyboardInterrupt, INTERRUPTED)]
 )
 def test_a_talk_ends_in_a_line_at_most(saved, monkeypatch, capsys, stop, status):
     def interrupted(_):

@@ -22,7 +22,7 @@ from ch02.bpe import SPLIT_PATTERN
 from ch02.tokenizer import BPETokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.openai_weights import MODEL_CONFIGS
-from support.download import gpt2_files as remote_files
+from support.download import gpt2_files
 from support.weights.reference import SMALL
 from support.weights.reference import TINY as TINY_GPT2
 from tests.conftest import TINY
@@ -275,8 +275,8 @@ def tiny_downloads(monkeypatch, tmp_path):
     monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path))
     monkeypatch.setenv("LLMS_OFFLINE", "1")
     monkeypatch.setitem(MODEL_CONFIGS, SMALL, TINY_GPT2)
-    monkeypatch.setitem(remote_files.BY_SIZE, "124M", {})
-    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", ())
+    monkeypatch.setitem(gpt2_files.BY_SIZE, "124M", {})
+    monkeypatch.setitem(gpt2_files.HUGGING_FACE, "124M", ())
     loading.write_files("124M", tmp_path)
 
 

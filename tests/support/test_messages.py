@@ -12,15 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.commands import CLOSED, Console, ending_in_a_line
-from support.interrupts import STOPPED
+from support.commands import BROKEN_PIPE, INTERRUPTED, Console, clean_exit
 from support.messages import one_line, printable, say
 from support.paths import ROOT
 
 COMMAND = """
 import sys, time
-from support.messages import ending_in_a_line
-with ending_in_a_line(KeyError, stopped="stopped; run it again"):
+from support.commands import clean_exit
+with clean_exit(KeyError, stopped="stopped; run it again"):
     {}
 """
 
@@ -90,7 +89,7 @@ def test_ctrl_c_ends_in_one_line():
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
-    assert said == b"stopped; run it again\n" and process.returncode == STOPPED
+    assert said == b"stopped; run it again\n" and process.returncode == INTERRUPTED
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
@@ -101,7 +100,7 @@ def test_a_closed_pipe_ends_in_one_line(lines):
         os.close(writing)
         _, said = process.communicate(timeout=20)
     reason = b"nobody reads the output any more: stopped; run it again\n"
-    assert said == reason and process.returncode == CLOSED
+    assert said == reason and process.returncode == BROKEN_PIPE
 
 
 def test_a_known_error_ends_in_one_line_and_another_one_does_not():
@@ -181,10 +180,11 @@ def test_a_console_that_was_closed_from_the_start_takes_all():
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(KeyboardInterrupt, STOPPED), (BrokenPipeError, CLOSED)]
+    ("error", "status"),
+    [(KeyboardInterrupt, INTERRUPTED), (BrokenPipeError, BROKEN_PIPE)],
 )
 def test_what_stops_a_command_is_one_line(capsys, error, status):
-    with pytest.raises(SystemExit) as end, ending_in_a_line(stopped="stop\n\x1b; go"):
+    with pytest.raises(SystemExit) as end, clean_exit(stopped="stop\n\x1b; go"):
         raise error
     assert end.value.code == status != 0
     assert capsys.readouterr().err.endswith("stop\\n\\x1b; go\n")
@@ -192,14 +192,14 @@ def test_what_stops_a_command_is_one_line(capsys, error, status):
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, FloatingPointError])
 def test_errors_stay_what_they_are_and_can_be_printed(kind):
-    with pytest.raises(kind) as caught, ending_in_a_line():
+    with pytest.raises(kind) as caught, clean_exit():
         raise kind("a\nb\x1b[2J")
     assert str(caught.value) == r"a\nb\x1b[2J"
 
 
 def test_streams_are_put_back():
     before = sys.stdout, sys.stderr
-    with ending_in_a_line():
+    with clean_exit():
         assert (sys.stdout, sys.stderr) != before
     assert (sys.stdout, sys.stderr) == before
 
@@ -208,8 +208,9 @@ WORK = """
 import os, sys, time
 from contextlib import suppress
 from tqdm.auto import tqdm
-from support.messages import ending_in_a_line, say
-with ending_in_a_line(stopped="stopped; go on"):
+from support.commands import clean_exit
+from support.messages import say
+with clean_exit(stopped="stopped; go on"):
     say("é日")
     print("begun", flush=True)
     with open(sys.argv[1], "wb") as data:  # may get the number of a closed stream
@@ -257,7 +258,7 @@ def test_a_pipe_that_nobody_reads_ends_it_in_one_line(tmp_path, is_joined):
     with work(tmp_path / "data", 10**5, **streams) as process:
         process.stdout.close()
         said = b"" if is_joined else process.stderr.read()
-    assert process.returncode == CLOSED
+    assert process.returncode == BROKEN_PIPE
     assert b"Traceback" not in said and b"Exception" not in said
     if not is_joined:
         assert said.endswith(b"stopped; go on\n")

@@ -34,4 +34,4 @@ def test_nothing_is_left_in_old_modules_but_the_new_name():
     for path in ROOT.glob("ch0[2-7]/*.py"):
         source = path.read_text(encoding="utf-8")
         if source.startswith('"""An old name'):
-            assert source.count("\n") < 8 and "replaced(" in source
+            assert source.count("\n") < 8 and "exit_renamed(" in source

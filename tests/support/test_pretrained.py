@@ -15,11 +15,10 @@ from safetensors.torch import load_file, save_file
 
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.openai_weights import MODEL_CONFIGS
-from support.commands import CLOSED
-from support.download import gpt2_files as remote_files
+from support.commands import BROKEN_PIPE, INTERRUPTED
+from support.download import gpt2_files
 from support.download.fetch import FetchError, downloads_folder
 from support.download.files import sha256_of
-from support.interrupts import STOPPED
 from support.paths import ROOT
 from support.weights import smollm2, sources
 from support.weights.__main__ import main
@@ -68,10 +67,9 @@ def downloads(published, tmp_path, monkeypatch):
     What is published is known by size and sha256, like the real 124M.
     """
     known = sizes_and_hashes(published)
-    monkeypatch.setattr(remote_files, "ALL_SIZES", {})
-    monkeypatch.setitem(remote_files.BY_SIZE, "124M", known)
+    monkeypatch.setitem(gpt2_files.BY_SIZE, "124M", known)
     monkeypatch.setitem(
-        remote_files.HUGGING_FACE, "124M", ("gpt2", *known["model.safetensors"])
+        gpt2_files.HUGGING_FACE, "124M", ("gpt2", *known["model.safetensors"])
     )
     monkeypatch.setitem(MODEL_CONFIGS, SMALL, TINY)
     monkeypatch.setattr(sources, "LOCAL", tmp_path / "local.safetensors")
@@ -165,7 +163,7 @@ def test_the_larger_sizes_load(name, downloads, monkeypatch):
     reference = transformers_gpt2(CONFIG | tiny)
     write_hugging_face(folder, reference)
     published = ("gpt2", *sizes_and_hashes(folder)["model.safetensors"])
-    monkeypatch.setitem(remote_files.HUGGING_FACE, size, published)
+    monkeypatch.setitem(gpt2_files.HUGGING_FACE, size, published)
     monkeypatch.setitem(MODEL_CONFIGS, name, tiny)
     found = load_pretrained(name)
     assert len(found.model.trf_blocks) == MODEL_CONFIGS[name]["n_layers"]
@@ -314,8 +312,8 @@ def test_openai_helps_out_where_hugging_face_is_blocked(
     with serving(monkeypatch) as server:
         for name in NAMES["openai"]:
             url = server.mirror(f"/x/124M/{name}", body=(published / name).read_bytes())
-        monkeypatch.setattr(remote_files, "OPENAI", (url.partition("/124M")[0],))
-        monkeypatch.setattr(remote_files, "HUGGING_FACE_MIRROR", closed_url())
+        monkeypatch.setattr(gpt2_files, "OPENAI", (url.partition("/124M")[0],))
+        monkeypatch.setattr(gpt2_files, "HUGGING_FACE_MIRROR", closed_url())
         monkeypatch.setenv("HF_ENDPOINT", closed_url())
         found = load_pretrained(SMALL)
     assert found.source == "openai"
@@ -330,9 +328,9 @@ def test_files_without_a_known_sha256_are_fetched_again_if_damaged(
     sizes = {
         name: (size, None) for name, (size, _) in sizes_and_hashes(published).items()
     }
-    monkeypatch.setitem(remote_files.BY_SIZE, "124M", sizes)
+    monkeypatch.setitem(gpt2_files.BY_SIZE, "124M", sizes)
     entry = ("gpt2", sizes["model.safetensors"][0], None)
-    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    monkeypatch.setitem(gpt2_files.HUGGING_FACE, "124M", entry)
     put(published, folder, title)
     damaged = NAMES[title][0]
     flip_a_bit(folder / damaged, 0)
@@ -343,7 +341,7 @@ def test_files_without_a_known_sha256_are_fetched_again_if_damaged(
         for name in NAMES[title]:
             path = f"/{place}/{name}"
             url = server.mirror(path, body=(published / name).read_bytes())
-        monkeypatch.setattr(remote_files, "OPENAI", (url.partition("/124M")[0],))
+        monkeypatch.setattr(gpt2_files, "OPENAI", (url.partition("/124M")[0],))
         monkeypatch.setenv("HF_ENDPOINT", url.partition("/openai-community")[0])
         check_logits(load_pretrained(SMALL, source=title), reference)
         assert server.paths.count(f"/{place}/{damaged}") == 1
@@ -442,8 +440,8 @@ def test_a_file_of_another_size_never_loads(folder, title, monkeypatch):
     write_hugging_face(folder, transformers_gpt2(other))
     known = sizes_and_hashes(folder)
     entry = ("gpt2", *known["model.safetensors"])
-    monkeypatch.setitem(remote_files.BY_SIZE, "124M", known)
-    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    monkeypatch.setitem(gpt2_files.BY_SIZE, "124M", known)
+    monkeypatch.setitem(gpt2_files.HUGGING_FACE, "124M", entry)
     if title == "converted":
         path = folder / "converted.safetensors"
         save_model(path, GPTModel(other), other, logits=json.dumps([0.0] * 8))
@@ -460,7 +458,7 @@ def test_a_file_with_nan_never_loads(published, folder, monkeypatch):
     weights["h.1.mlp.c_fc.weight"][0, 0] = float("nan")
     save_file(weights, folder / "model.safetensors")
     entry = ("gpt2", *sizes_and_hashes(folder)["model.safetensors"])
-    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    monkeypatch.setitem(gpt2_files.HUGGING_FACE, "124M", entry)
     with pytest.raises(ParityError, match="ff.layers.0.weight holds values that"):
         load_pretrained(SMALL)
 
@@ -470,7 +468,7 @@ def test_a_file_without_one_of_its_arrays_never_loads(published, folder, monkeyp
     del weights["h.1.mlp.c_fc.weight"]
     save_file(weights, folder / "model.safetensors")
     entry = ("gpt2", *sizes_and_hashes(folder)["model.safetensors"])
-    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    monkeypatch.setitem(gpt2_files.HUGGING_FACE, "124M", entry)
     with pytest.raises(FetchError, match="h.1.mlp.c_fc.weight"):
         load_pretrained(SMALL, source="huggingface")
 
@@ -619,8 +617,8 @@ def unpinned(published, monkeypatch):
         name: (size, None) for name, (size, _) in sizes_and_hashes(published).items()
     }
     entry = ("gpt2", sizes["model.safetensors"][0], None)
-    monkeypatch.setitem(remote_files.BY_SIZE, "124M", sizes)
-    monkeypatch.setitem(remote_files.HUGGING_FACE, "124M", entry)
+    monkeypatch.setitem(gpt2_files.BY_SIZE, "124M", sizes)
+    monkeypatch.setitem(gpt2_files.HUGGING_FACE, "124M", entry)
 
 
 @pytest.fixture
@@ -634,8 +632,8 @@ def publisher(published, monkeypatch):
         body = (published / "model.safetensors").read_bytes()
         server.mirror("/openai-community/gpt2/model.safetensors", body=body)
         monkeypatch.setenv("HF_ENDPOINT", url)
-        monkeypatch.setattr(remote_files, "HUGGING_FACE_MIRROR", url)
-        monkeypatch.setattr(remote_files, "OPENAI", (url,))
+        monkeypatch.setattr(gpt2_files, "HUGGING_FACE_MIRROR", url)
+        monkeypatch.setattr(gpt2_files, "OPENAI", (url,))
         yield server
 
 
@@ -863,7 +861,7 @@ def start(*arguments, **options):
 
 
 def test_ctrl_c_ends_in_one_line_and_keeps_what_came(tmp_path, monkeypatch):
-    file = remote_files.hugging_face_file("124M")
+    file = gpt2_files.hugging_face_file("124M")
     path = f"/openai-community{file.urls[0].partition('/openai-community')[2]}"
     headers = {"Content-Length": str(file.size)}
     with serving(monkeypatch) as server:
@@ -879,7 +877,7 @@ def test_ctrl_c_ends_in_one_line_and_keeps_what_came(tmp_path, monkeypatch):
             process.send_signal(signal.SIGINT)
             _, said = process.communicate(timeout=30)
     *bars, last = said.decode().replace("\r", "\n").strip().split("\n")
-    assert process.returncode == STOPPED and "Traceback" not in said.decode()
+    assert process.returncode == INTERRUPTED and "Traceback" not in said.decode()
     assert (
         last == "stopped; what was downloaded is kept, and the same command continues"
     )
@@ -893,7 +891,7 @@ def test_a_closed_pipe_ends_in_one_line():
         os.close(writing)
         _, said = process.communicate(timeout=60)
     assert said.startswith(b"nobody reads the output any more: stopped")
-    assert said.count(b"\n") == 1 and process.returncode == CLOSED
+    assert said.count(b"\n") == 1 and process.returncode == BROKEN_PIPE
 
 
 def test_in_a_shell_a_failure_is_a_sentence_and_exit_code_1(tmp_path, monkeypatch):

