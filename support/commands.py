@@ -146,6 +146,19 @@ def positive(text):
     return int(text)
 
 
+def fraction(text):
+    """A number from 0 to below 1, or argparse's sentence about it."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{one_line(text)} is not a number from 0 to below 1"
+        )
+    return value
+
+
 def exit_renamed(old, new):
     """Exit with the new name of a command that was started by its old name."""
     sys.exit(f"`python -m {old}` is now `python -m {new}`, with the same options")

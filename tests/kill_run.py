@@ -31,7 +31,7 @@ from support.weights.checkpoint import open_saved
 from tests.tiny_run import SETTINGS, tiny_run
 
 STEPS_PER_KILL = 6  # more than an attempt gets to take, so that the run outlasts them
-MOST_OPERATIONS = 50  # that an attempt is let do, about two saves
+MOST_OPERATIONS = 36  # that an attempt is let do, about two saves
 STOPS = signal.SIGINT, signal.SIGTERM
 OPERATIONS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir"}
 
@@ -50,7 +50,7 @@ def kill_before(number, path):
 
 
 def attempt(path, settings, operation=0, seconds=600.0):
-    """Begin a run or go on with it; True if it ended, False if it was killed.
+    """Start or continue a run; True if it ended, False if it was killed.
 
     operation: the number of the file operation before which it is killed, 0 for none.
     seconds: after which it is killed. Raises RuntimeError if it failed.
@@ -112,21 +112,21 @@ def results(path):
     The tensors' bytes: the header of a safetensors file has no fixed order.
     """
     folder = RunFolder(path)
-    checkpoint = folder.folder(folder.last_whole_step())
+    checkpoint = folder.checkpoint(folder.last_valid_step())
     open_saved(path / "model.safetensors")
     found = {folder.log.name: folder.log.read_bytes()}
-    for file in (path / "model.safetensors", *checkpoint.glob("*.safetensors")):
+    for file in (path / "model.safetensors", checkpoint):
         for name, tensor in load_file(file).items():
             found[f"{file.name}: {name}"] = tensor.numpy().tobytes()
     return found
 
 
 def kill_often(path, settings, num_kills, most_seconds, seed=123):
-    """Kill a run num_kills times and let it end; returns how often it was saving.
+    """Kill a run num_kills times and let it end.
 
     most_seconds: the longest of the random times after which an attempt is killed.
     """
-    draw, num_saving, operations = random.Random(seed), 0, []
+    draw, operations = random.Random(seed), []
     for number in range(num_kills):
         if not operations:  # each of them once, before one of them comes again
             operations = list(range(1, MOST_OPERATIONS + 1))
@@ -138,9 +138,7 @@ def kill_often(path, settings, num_kills, most_seconds, seed=123):
             is_done = attempt(path, settings, MOST_OPERATIONS, seconds)
         if is_done:
             raise RuntimeError(f"the run ended by itself after {number} kills")
-        num_saving += any(path.glob("*.part"))
     attempt(path, settings)
-    return num_saving
 
 
 def differences(found, expected):
@@ -152,20 +150,22 @@ def differences(found, expected):
 def kill_everywhere(folder, num_steps=2):
     """Kill a short run before each of its file operations in turn, and let it end.
 
-    Returns the number of operations. Raises RuntimeError if a run ends otherwise.
+    Returns the number of operations, and how many of the kills left a file half
+    written. Raises RuntimeError if a run ends otherwise.
     """
     settings = replace(SETTINGS, num_steps=num_steps)
     unbroken = folder / "short"
     attempt(unbroken, settings)
     expected = results(unbroken)
-    operation, killed = 1, folder / "before-1"
+    operation, num_half, killed = 1, 0, folder / "before-1"
     while not attempt(killed, settings, operation):
+        num_half += any(killed.glob("*.tmp"))
         attempt(killed, settings)
         if different := differences(results(killed), expected):
             raise RuntimeError(f"killed before operation {operation}: {different}")
         operation += 1
         killed = folder / f"before-{operation}"
-    return operation - 1
+    return operation - 1, num_half
 
 
 def kill_at_random(folder, num_kills):
@@ -179,8 +179,8 @@ def kill_at_random(folder, num_kills):
     print(f"{settings.num_steps} steps without a break: {seconds:.1f} s")
     to_begin = time_of(attempt, unbroken, settings)  # nothing is left to do
     most = to_begin + STEPS_PER_KILL * seconds / settings.num_steps
-    num_saving = kill_often(killed, settings, num_kills, most)
-    print(f"killed {num_kills} times, {num_saving} in a save")
+    kill_often(killed, settings, num_kills, most)
+    print(f"killed {num_kills} times")
     if different := differences(results(killed), results(unbroken)):
         raise RuntimeError(f"the run that was killed has other values: {different}")
 
@@ -200,8 +200,11 @@ def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # tidy up first
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        num_operations = kill_everywhere(Path(folder))
-        print(f"killed before each of a short run's {num_operations} file operations")
+        num_operations, num_half = kill_everywhere(Path(folder))
+        print(
+            f"killed before each of a short run's {num_operations} file operations; "
+            f"{num_half} times a file was half written"
+        )
         kill_at_random(Path(folder), args.kills)
     print("every loss and every weight is equal to the last bit")
 

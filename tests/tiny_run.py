@@ -2,7 +2,7 @@
 
 `python -m tests.tiny_run '[{"folder": "here", "stop_at": 3}]'` does a list of runs, one
 after the other. Each names its folder, and may name the step after which it is told to
-stop, and what differs from SETTINGS and RHYTHM ("settings", "rhythm"). Under torchrun
+stop, and what differs from SETTINGS and OPTIONS ("settings", "options"). Under torchrun
 all processes share each of them.
 """
 
@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 
 from ch04.gpt import GPT_CONFIG_124M
-from support.pretraining.distributed import joined, rank, world_size
+from support.pretraining.distributed import process_group, rank, world_size
 from support.pretraining.run_folder import RunFolder
-from support.pretraining.trainer import Rhythm, RunSettings, run_to_end
+from support.pretraining.trainer import RunOptions, RunSettings, Trainer
 
 CONFIG = GPT_CONFIG_124M | {  # with its dropout: the same draws have to come again
     "vocab_size": 61,
@@ -35,7 +35,7 @@ SETTINGS = RunSettings(
     peak_lr=1e-2,
     min_lr=1e-3,
 )
-RHYTHM = Rhythm(eval_freq=4, eval_iter=1, save_freq=3)
+OPTIONS = RunOptions(eval_freq=4, eval_iter=1, save_freq=3)
 
 
 def random_windows(num_windows, seed):
@@ -56,9 +56,9 @@ class ToldFolder(RunFolder):
         super().__init__(path)
         self.stop_at, self.number = stop_at, number  # the last step, and the signal's
 
-    def note(self, **entry):
+    def log_entry(self, **entry):
         """Add a line to the log, and see if the next step is the last one."""
-        super().note(**entry)
+        super().log_entry(**entry)
         if entry["step"] + 1 == self.stop_at and rank() == world_size() - 1:
             os.kill(os.getpid(), self.number)
 
@@ -78,19 +78,21 @@ def weights_sha256(model):
     return digest.hexdigest()
 
 
-def tiny_run(folder, settings=SETTINGS, rhythm=RHYTHM, device="cpu"):
-    """Do the run of a RunFolder or go on with it; True when it is done."""
-    return run_to_end(settings, rhythm, folder, TRAIN, VALIDATION, device)
+def tiny_run(folder, settings=SETTINGS, options=OPTIONS, device="cpu"):
+    """Start or continue the run of a RunFolder; True when it is done."""
+    with folder.locked():
+        trainer = Trainer(settings, options, TRAIN, VALIDATION, device)
+        return trainer.train(folder)
 
 
 def main():
     """Do the runs that the command line lists."""
-    with joined() as device:
+    with process_group() as device:
         for job in json.loads(sys.argv[1]):
             settings = replace(SETTINGS, **job.get("settings", {}))
-            rhythm = replace(RHYTHM, **job.get("rhythm", {}))
+            options = replace(OPTIONS, **job.get("options", {}))
             folder = ToldFolder(job["folder"], job.get("stop_at"))
-            tiny_run(folder, settings, rhythm, device)
+            tiny_run(folder, settings, options, device)
 
 
 if __name__ == "__main__":

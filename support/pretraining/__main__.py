@@ -1,4 +1,8 @@
-"""`python -m support.pretraining tokenize` and `run`: more text, and more time."""
+"""Pretrain a GPT on your own texts.
+
+`python -m support.pretraining tokenize` writes texts as token ids; `run` trains a model
+on them. After a stop, the same command continues.
+"""
 
 if __name__ == "__main__":
     from support.commands import exit_on_interrupt
@@ -6,6 +10,11 @@ if __name__ == "__main__":
     exit_on_interrupt()  # before imports that take seconds
 
 import argparse
+import sys
+from contextlib import contextmanager
+
+import torch
+from filelock import Timeout
 
 from support.commands import clean_exit
 from support.download.fetch import FetchError
@@ -15,28 +24,52 @@ from support.pretraining.command_tokenize import (
     tokenize_command,
 )
 
+PROGRAM = "python -m support.pretraining"
+COMMANDS = {
+    "tokenize": (add_tokenize_arguments, tokenize_command),
+    "run": (add_run_arguments, run_command),
+}
+ERRORS = FetchError, ValueError, FloatingPointError, OSError
+STOPPED_MESSAGE = "stopped; the same command continues"
+CONTINUE = "Solve this problem, and the same command continues where it stopped"
+
 
 def main():
-    """Read the command line and turn what a reader can mend into a sentence."""
-    parser = argparse.ArgumentParser(
-        prog="python -m support.pretraining", description=__doc__
-    )
-    commands = parser.add_subparsers(required=True)
-    for name, add, command, meaning in (
-        ("tokenize", add_tokenize_arguments, tokenize_command, "texts to token shards"),
-        ("run", add_run_arguments, run_command, "train on shards; goes on if stopped"),
-    ):
-        added = commands.add_parser(name, help=meaning, description=command.__doc__)
-        add(added)
-        added.set_defaults(command=command)
-    with clean_exit(FetchError, ValueError, FloatingPointError, OSError):
-        args = parser.parse_args()
-        try:
-            args.command(args)
-        except BrokenPipeError:
+    """Read the command line and call the command's function."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("command", choices=COMMANDS, help="`COMMAND --help` says more")
+    with clean_exit(*ERRORS, stopped=STOPPED_MESSAGE):
+        name = parser.parse_args(sys.argv[1:2]).command
+        add_arguments, command = COMMANDS[name]
+        parser = argparse.ArgumentParser(f"{PROGRAM} {name}", None, command.__doc__)
+        add_arguments(parser)
+        args = parser.parse_intermixed_args(sys.argv[2:])
+        with explaining_errors(args.folder):
+            command(args)
+
+
+@contextmanager
+def explaining_errors(folder):
+    """Let errors in the `with` block that a reader can solve say how."""
+    try:
+        yield
+    except BrokenPipeError:  # nobody reads the output any more
+        raise
+    except Timeout:
+        raise ValueError(
+            f"another process is writing to {folder}: wait for it, stop it, or name "
+            "another folder"
+        ) from None
+    except OSError as error:
+        raise OSError(f"the work in {folder} stopped: {error}. {CONTINUE}") from error
+    except (MemoryError, RuntimeError) as error:
+        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not is_memory and "can't allocate memory" not in str(error):
             raise
-        except OSError as error:
-            raise OSError(f"the results could not be written: {error}") from None
+        raise ValueError(
+            "there is not enough memory: close other programs, or take more parts "
+            f"(--num-parts). {CONTINUE}"
+        ) from error
 
 
 if __name__ == "__main__":

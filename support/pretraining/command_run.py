@@ -1,50 +1,38 @@
-"""The command-line options of `python -m support.pretraining run`, and what it does."""
+"""`python -m support.pretraining run`: its options and what it does."""
 
-import argparse
 import math
-import shlex
-import sys
-from contextlib import contextmanager
 
 import psutil
 import torch
 
 from ch04.gpt import GPT_CONFIG_124M
 from ch05.openai_weights import MODEL_CONFIGS
-from ch05.recipe import StepBatches
-from support.commands import INTERRUPTED, clean_exit, positive
+from support.commands import INTERRUPTED, fraction, positive
 from support.device.device import fast_dtype, fast_math
-from support.messages import one_line, printable, say
-from support.pretraining.distributed import (
-    from_all,
-    from_rank_0,
-    joined,
-    rank,
-    world_size,
-)
+from support.messages import one_line, say
+from support.pretraining.distributed import broadcast, process_group, rank, world_size
 from support.pretraining.memory import (
     Workload,
     count_bytes,
     forecast_training,
     free_bytes,
     needed_bytes,
-    propose,
 )
-from support.pretraining.run_folder import RunFolder
-from support.pretraining.shards import MEND, TokenShards, find_damage, read_index
-from support.pretraining.trainer import (
-    Rhythm,
-    RunSettings,
-    create_val_loader,
-    run_to_end,
+from support.pretraining.run_folder import MODEL, RunFolder
+from support.pretraining.shards import (
+    SPLITS,
+    TokenShards,
+    find_damage,
+    raise_damage,
+    read_index,
 )
+from support.pretraining.trainer import RunOptions, RunSettings, Trainer
 
 SIZES = {name.split()[0]: sizes for name, sizes in MODEL_CONFIGS.items()}
 DTYPES = ("auto", "float32", "bfloat16")
-STATE = "weights", "gradients", "AdamW"  # what --shard spreads over the processes
 CONFIG_OPTIONS = {  # keys of a config that have an option of their own
     "context_length": "tokens of a window",
-    "emb_dim": "width of the residual stream",
+    "emb_dim": "embedding dimension",
     "n_heads": "attention heads in a block",
     "n_layers": "transformer blocks",
 }
@@ -52,79 +40,48 @@ COUNTS = {
     "batch-size": (8, "windows in a step, of all processes together"),
     "num-parts": (1, "parts that each process cuts its share into: less memory"),
     "eval-freq": (100, "steps between two evaluations"),
-    "eval-iter": (8, "batches that an evaluation looks at"),
+    "eval-iter": (8, "batches of an evaluation"),
     "save-freq": (100, "steps between two checkpoints"),
-    "seed": (123, "of the weights, the order and dropout"),
+    "seed": (123, "of the weights, the order of the data and dropout"),
 }
 RATES = {
     "lr": (6e-4, "highest learning rate"),
     "min-lr": (6e-5, "learning rate of the last step"),
     "drop-rate": (0.0, "share of values that dropout sets to zero"),
 }
-
-
-def rate(text):
-    """A number from 0 to below 1, or argparse's sentence about it."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(
-            f"{one_line(text)} is not a number from 0 to below 1"
-        )
-    return value
+LESS = "take a smaller model, smaller batches, or more parts (--num-parts)"
 
 
 def add_run_arguments(parser):
-    """Add to an argparse parser what `run` understands."""
-    parser.add_argument("folder", help="where the run lives; the same goes on with it")
-    parser.add_argument("--data", required=True, help="folder that `tokenize` wrote")
-    parser.add_argument("--steps", type=positive, required=True, help="of the run")
-    parser.add_argument(
-        "--size", choices=SIZES, default="gpt2-small", help="whose sizes to take"
-    )
+    """Add the arguments of `run` to an argparse parser."""
+    add = parser.add_argument
+    add("folder", help="of the run; a stopped command continues here")
+    add("--data", required=True, help="folder that `tokenize` wrote")
+    add("--steps", type=positive, required=True, help="of the whole run")
+    add("--size", choices=SIZES, default="gpt2-small", help="GPT-2's model sizes")
     for key, meaning in CONFIG_OPTIONS.items():
         option = f"--{key.replace('_', '-')}"
-        parser.add_argument(option, type=positive, help=f"{meaning}; else the size's")
-    for kind, options in ((positive, COUNTS), (rate, RATES)):
+        add(option, type=positive, help=f"{meaning}; default: that of --size")
+    for kind, options in ((positive, COUNTS), (fraction, RATES)):
         for name, (default, meaning) in options.items():
-            parser.add_argument(
-                f"--{name}", type=kind, default=default, help=f"{meaning} ({default})"
-            )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="of matrix multiplications"
-    )
-    parser.add_argument(
+            text = f"{meaning} (default {default})"
+            add(f"--{name}", type=kind, default=default, help=text)
+    add("--dtype", choices=DTYPES, default="auto", help="of matrix multiplications")
+    add(
         "--shard",
         action="store_true",
-        help="spread weights and moments over the processes (FSDP2), not only batches",
+        help="shard weights and moments over the processes (FSDP2), not only batches",
     )
 
 
-def config_of(args, vocab_size):
-    """The model's config: that of a size, with what the command line puts in place."""
+def make_settings(args, data, dtype):
+    """The RunSettings for the options of the command line and these shards."""
     chosen = {key: getattr(args, key) for key in CONFIG_OPTIONS}
-    given = {key: value for key, value in chosen.items() if value is not None}
-    sizes = GPT_CONFIG_124M | SIZES[args.size] | given
-    return sizes | {"drop_rate": args.drop_rate, "vocab_size": vocab_size}
-
-
-def choose_dtype(folder, device):
-    """What `--dtype auto` means: as the run was begun; a new one takes what is fast.
-
-    All processes take what rank 0 has found.
-    """
-    name = folder.dtype()
-    if name not in DTYPES:
-        name = str(fast_dtype(device)).removeprefix("torch.")
-    return DTYPES[from_rank_0(DTYPES.index(name))]
-
-
-def settings_of(args, data, dtype):
-    """The settings that the command line asks for, for shards of this kind."""
+    config = GPT_CONFIG_124M | SIZES[args.size]
+    config |= {key: value for key, value in chosen.items() if value is not None}
+    config |= {"drop_rate": args.drop_rate, "vocab_size": data.vocab_size}
     return RunSettings(
-        config=config_of(args, data.vocab_size),
+        config=config,
         data=data.fingerprint,
         num_steps=args.steps,
         batch_size=args.batch_size,
@@ -135,164 +92,122 @@ def settings_of(args, data, dtype):
     )
 
 
-def run_command(args):
-    """Do what `run` was told to. Raises ValueError, OSError or FloatingPointError.
+def choose_dtype(folder, device):
+    """The dtype that the run in a folder has; for a new run, the one that is fast."""
+    for settings in folder.known_settings().values():
+        return broadcast(settings["dtype"])
+    return broadcast(str(fast_dtype(device)).removeprefix("torch."))
 
-    All that can be seen to be wrong is said before anything large is allocated. A run
-    that is stopped ends with the exit status INTERRUPTED.
+
+def run_command(args):
+    """Train a model on token shards.
+
+    Obvious mistakes are reported before anything large is allocated. A run that is
+    stopped ends with the exit status INTERRUPTED.
     """
-    rhythm = Rhythm(
+    options = RunOptions(
         args.eval_freq, args.eval_iter, args.save_freq, args.num_parts, args.shard
     )
-    stopped = "stopped; the same command goes on"
-    with clean_exit(stopped=stopped), joined() as device:
+    with process_group() as device:
         fast_math(device)
         length = args.context_length or GPT_CONFIG_124M["context_length"]
-        train, validation = (
-            TokenShards(args.data, split, length) for split in ("train", "val")
-        )
+        train, val = (TokenShards(args.data, split, length) for split in SPLITS)
         folder = RunFolder(args.folder)
         is_auto = args.dtype == "auto"
         dtype = choose_dtype(folder, device) if is_auto else args.dtype
-        settings = settings_of(args, train, dtype)
-        check_batches(settings, rhythm, train, validation)
-        work = work_of_process(settings, rhythm, device)
-        check_size(work, args.shard)
+        settings = make_settings(args, train, dtype)
+        trainer = Trainer(settings, options, train, val, device)
+        work = check_memory(trainer)
         with folder.locked():
-            pass  # it can be written to, and nobody else does
-        check_data(args.data)
-        if rank() == 0:
-            announce(settings, train, device)
+            check_data(args.data)
+            if rank() == 0:
+                announce(trainer, train)
             if world_size() == 1:
-                say(outlook(work, settings.num_steps))
-        with saying_what_is_kept():
-            is_done = run_to_end(settings, rhythm, folder, train, validation, device)
+                say(describe_forecast(work, settings.num_steps))
+            is_done = trainer.train(folder)
         if rank() == 0:
-            say(farewell(folder, is_done))
+            say(
+                f"done: {one_line(folder.path / MODEL)} is the model, which "
+                "`support.weights.checkpoint.load_model` reads, and "
+                f"{one_line(folder.log)} holds its losses"
+                if is_done
+                else "stopped, and a checkpoint is saved. The same command continues"
+            )
         if not is_done:
             raise SystemExit(INTERRUPTED)
 
 
-def check_batches(settings, rhythm, train, validation):
-    """Raise ValueError unless the text has enough windows, and batches can be cut."""
-    create_val_loader(validation, settings.batch_size, rhythm.eval_iter)
-    StepBatches(train, settings.batch_size, settings.num_steps, world_size=world_size())
-    share = settings.batch_size // world_size()
-    if share % rhythm.num_parts:
-        raise ValueError(f"a batch of {share} has no {rhythm.num_parts} equal parts")
+def check_memory(trainer):
+    """The Workload of one process in a step.
 
-
-def work_of_process(settings, rhythm, device):
-    """A step as one of the processes computes it."""
-    return Workload(
+    Raises ValueError if a step needs more memory than the machine has, free or not. If
+    the model is sharded, each process holds a share of weights and moments.
+    """
+    settings, options = trainer.settings, trainer.options
+    work = Workload(
         settings.config,
         settings.batch_size // world_size(),
         settings.config["context_length"],
-        getattr(torch, settings.dtype),
-        device,
-        rhythm.num_parts,
+        trainer.dtype,
+        trainer.device,
+        options.num_parts,
         is_tied=True,
     )
-
-
-def check_size(work, is_sharded):
-    """Raise ValueError if a step needs more memory than there is, free or not.
-
-    Sharded weights, gradients and moments are spread over the processes.
-    """
-    parts, num_shares = count_bytes(work), world_size() if is_sharded else 1
-    for name in STATE:
-        parts[name] //= num_shares
-    needed, there = needed_bytes(work, parts), all_bytes(work.device)
-    if needed > there:
-        state = sum(parts[name] for name in STATE)
+    parts, state = count_bytes(work), ("weights", "gradients", "AdamW")
+    for name in state if options.is_sharded else ():
+        parts[name] //= world_size()
+    needed, total = needed_bytes(work, parts), total_bytes(work.device)
+    if needed > total:
         raise ValueError(
-            f"a step takes {needed / 1e9:,.1f} GB, {state / 1e9:,.1f} of them for "
-            f"weights, gradients and moments, and this machine has {there / 1e9:,.1f} "
-            "GB: take a smaller model, smaller batches, or more parts (--num-parts)"
+            f"a step takes {needed / 1e9:,.1f} GB, "
+            f"{sum(parts[name] for name in state) / 1e9:,.1f} of them for weights, "
+            f"gradients and moments, and this machine has {total / 1e9:,.1f} GB: {LESS}"
         )
+    return work
 
 
-def all_bytes(device):
-    """Memory of a device, free or not; of a CPU with what it can swap, in bytes."""
+def total_bytes(device):
+    """Memory of a device in bytes, free or not; that of a CPU with swap."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     return psutil.virtual_memory().total + psutil.swap_memory().total
 
 
 def check_data(folder):
-    """Raise ValueError, in each process, unless all shards have their sha256.
-
-    Each process reads a share of them.
-    """
-    found = find_damage(folder, read_index(folder), True, rank(), world_size())
-    for path, fault in sorted(pair for one in from_all(found) for pair in one.items()):
-        raise ValueError(f"{path} {fault}; {MEND}")
+    """Raise ValueError, in each process, unless all shards have their sha256."""
+    damage = find_damage(folder, read_index(folder), True) if rank() == 0 else {}
+    raise_damage(broadcast(damage))
 
 
-@contextmanager
-def saying_what_is_kept():
-    """Let what fails for want of room in the `with` block say what is not lost."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OSError(
-            f"{error}. The checkpoints are as they were; mend that, and the same "
-            "command goes on"
-        ) from error
-    except (MemoryError, RuntimeError) as error:
-        is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not is_memory and "can't allocate memory" not in str(error):
-            raise
-        raise ValueError(
-            "there is not enough memory. The checkpoints are as they were; make room, "
-            "or go on with more parts (--num-parts)"
-        ) from error
-
-
-def announce(settings, train, device):
+def announce(trainer, train):
     """Print what a run is about to do."""
+    settings = trainer.settings
     batch_tokens = settings.batch_size * settings.config["context_length"]
     say(
         f"{settings.num_steps:,} steps of {batch_tokens:,} tokens each, from a text of "
-        f"{train.num_tokens:,}, on {world_size()} x {device} in {settings.dtype}"
+        f"{train.num_tokens:,}, on {world_size()} x {trainer.device} in "
+        f"{settings.dtype}"
     )
 
 
-def outlook(work, num_steps):
-    """What a run will need, in a sentence or two; what would fit, if that is too much.
+def describe_forecast(work, num_steps):
+    """A sentence about the time and the memory that a run needs, without evaluations.
 
-    One block is measured, if there is room for it. Evaluations come on top.
+    The time is missing if there is no room to measure one block.
     """
     forecast, free = forecast_training(work), free_bytes(work.device)
     minutes = forecast.minutes(num_steps)
-    time = "" if math.isnan(minutes) else f"about {duration(minutes)} and "
-    said = (
+    time = "" if math.isnan(minutes) else f"about {format_minutes(minutes)} and "
+    advice = "" if forecast.needed < free else f": {LESS}"
+    return (
         f"all steps will take {time}{forecast.needed / 1e9:.1f} GB; {free / 1e9:.1f} "
-        "GB are free"
+        f"GB are free{advice}"
     )
-    return said if forecast.needed < free else f"{said}. {propose(work)}"
 
 
-def duration(minutes):
-    """Minutes in words: 4.25 -> "4.2 minutes", 1e6 -> "1.9 years"."""
+def format_minutes(minutes):
+    """Minutes in a suitable unit: 4.25 -> "4.2 minutes", 1e6 -> "1.9 years"."""
     for unit, size in (("years", 525_960), ("days", 1440), ("hours", 60)):
         if minutes >= 1.5 * size:
             return f"{minutes / size:,.1f} {unit}"
     return f"{minutes:.1f} minutes"
-
-
-def farewell(folder, is_done):
-    """What to say when the process ends."""
-    if is_done:
-        return (
-            f"done: {one_line(folder.path / 'model.safetensors')} is the model, which "
-            "`support.weights.checkpoint.load_model` reads, and "
-            f"{one_line(folder.log)} its losses"
-        )
-    again = shlex.join(["python", *sys.orig_argv[1:]])
-    if "\n" in again or again != printable(again):  # nobody could copy it
-        return "stopped, and a checkpoint is saved. The same command goes on"
-    return f"stopped, and a checkpoint is saved. To go on: {again}"

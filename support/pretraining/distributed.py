@@ -1,7 +1,7 @@
-"""One process or many: what `torchrun` started (a support module: used, not taught).
+"""One process or several: what `torchrun` started.
 
-A rank is the number of a process among world_size. With one process, all of this does
-nothing.
+The rank is the number of a process among world_size processes. With one process, these
+functions do nothing.
 """
 
 import os
@@ -28,10 +28,10 @@ def rank():
 
 
 @contextmanager
-def joined():
-    """Join the other processes that `torchrun` has started; yield this one's device.
+def process_group():
+    """Join the processes that `torchrun` has started; yield the device of this one.
 
-    Each takes a GPU of its own where there are some, else all share the CPU.
+    Each process takes its own GPU if there are GPUs; otherwise all share the CPU.
     """
     if "WORLD_SIZE" not in os.environ:
         yield pick_device()
@@ -47,12 +47,12 @@ def joined():
         dist.destroy_process_group()
 
 
-def spread(model, is_sharded):
-    """Let the processes train one model together; returns what to train.
+def parallelize(model, is_sharded):
+    """Wrap a model so that the processes train it together; returns what to train.
 
-    Each holds all of it and gradients are averaged (DDP); or, is_sharded, each holds a
-    part of every weight, gradient and moment, and a block's weights are put together
-    when it computes (FSDP2).
+    Each process holds the whole model, and gradients are averaged (DDP). If is_sharded,
+    each holds a shard of every weight, gradient and moment, and the weights of a block
+    are gathered when it computes (FSDP2).
     """
     if world_size() == 1:
         return model
@@ -66,7 +66,7 @@ def spread(model, is_sharded):
 
 
 class AveragedGradients(ClippedGradients):
-    """Gradients that the processes average, in the last part of a batch only."""
+    """Gradients that the processes average, once for all parts of a batch."""
 
     def __call__(self, input_batch, target_batch, model, device):
         self.num_added = 0
@@ -82,8 +82,8 @@ class AveragedGradients(ClippedGradients):
         return super().add_part(inputs, targets, model, device)
 
 
-def mean_of_all(*numbers):
-    """The mean over all processes of each of these numbers, as a list of floats."""
+def all_reduce_mean(*numbers):
+    """The mean of each of these numbers over all processes, as a list of floats."""
     if world_size() == 1:
         return list(numbers)
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -92,26 +92,9 @@ def mean_of_all(*numbers):
     return (total / world_size()).tolist()
 
 
-def from_all(what):
-    """What each process gives, in every process: a list by rank."""
-    if world_size() == 1:
-        return [what]
-    given = [None] * world_size()
-    dist.all_gather_object(given, what)
-    return given
-
-
-def from_rank_0(number):
-    """The whole number that rank 0 gives, in every process."""
-    if world_size() == 1:
-        return number
-    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
-    said = torch.tensor(number, device=device)
-    dist.broadcast(said, src=0)
-    return said.item()
-
-
-def wait_for_all():
-    """Go on when every process has come here."""
+def broadcast(value):
+    """The value that rank 0 gives, in every process."""
+    values = [value]
     if world_size() > 1:
-        dist.barrier()
+        dist.broadcast_object_list(values, src=0)
+    return values[0]

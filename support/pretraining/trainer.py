@@ -1,12 +1,10 @@
-"""A long pretraining run, on one process or many (support: used, not taught).
+"""A long pretraining run, on one process or several.
 
-`python -m support.pretraining run` calls it. The pieces are those of 5.2, training for
-hours; begun again with the same settings, a run goes on from its last checkpoint.
+`python -m support.pretraining run` uses it. Its parts are those of section 5.2. Started
+again with the same settings, a run continues from its last checkpoint.
 """
 
 import signal
-import threading
-import time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 
@@ -27,9 +25,9 @@ from support.device.device import autocast
 from support.device.fast_dropout import FastDropout
 from support.pretraining.distributed import (
     AveragedGradients,
-    mean_of_all,
+    all_reduce_mean,
+    parallelize,
     rank,
-    spread,
     world_size,
 )
 
@@ -38,7 +36,7 @@ BETAS = (0.9, 0.95)  # as GPT-3 was trained (Brown et al. 2020, appendix B)
 
 @dataclass(frozen=True)
 class RunSettings:
-    """What decides the result of a run; written into its folder."""
+    """What the result of a run depends on; it is written into the run's folder."""
 
     config: dict  # of the model
     data: str  # fingerprint of the shards
@@ -60,25 +58,25 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
-class Rhythm:
-    """How often a run looks up, and how it fits into memory.
+class RunOptions:
+    """What may change when a run continues, because the result is the same.
 
-    The result is the same, unless dropout draws other masks for more or fewer parts.
+    There is one exception: with dropout, more parts or processes draw other masks.
     """
 
     eval_freq: int = 100  # steps between two evaluations
-    eval_iter: int = 8  # batches that an evaluation looks at
+    eval_iter: int = 8  # batches of an evaluation
     save_freq: int = 100  # steps between two checkpoints
     num_parts: int = 1  # into which each process cuts its share of a batch
     is_sharded: bool = False  # FSDP2 instead of DDP
 
 
 def build(settings, device, is_sharded):
-    """A model at its start, spread over the processes, and its optimizer."""
+    """A new model, shared by all processes, and its optimizer."""
     torch.manual_seed(settings.seed)
     model = GPTModel(settings.config)
     initialize(model)
-    model = spread(model.to(device), is_sharded)
+    model = parallelize(model.to(device), is_sharded)
     optimizer = torch.optim.AdamW(
         decayed_groups(model, settings.weight_decay),
         lr=settings.peak_lr,
@@ -97,145 +95,129 @@ def create_val_loader(dataset, batch_size, eval_iter):
             f"the validation part has {len(dataset)} windows for {world_size()} "
             "processes: give more text or fewer processes"
         )
-    mine = Subset(dataset, range(rank(), num_windows, world_size()))
-    return DataLoader(mine, max(1, batch_size // world_size()))
+    share = Subset(dataset, range(rank(), num_windows, world_size()))
+    return DataLoader(share, max(1, batch_size // world_size()))
 
 
 @torch.no_grad()
 def validation_loss(model, loader, device, dtype):
     """Loss per token, in nats, over a loader whose batches the processes share."""
     with evaluating(model), autocast(device, dtype):
-        (loss,) = mean_of_all(calc_loss_loader(loader, model, device))
+        (loss,) = all_reduce_mean(calc_loss_loader(loader, model, device))
     return loss
 
 
 @contextmanager
-def asked_to_stop():
-    """Yield a function that says if Ctrl-C or SIGTERM came.
+def catching_stop_signals():
+    """Yield a function that returns True after Ctrl-C or SIGTERM.
 
-    A second Ctrl-C stops at once; a second SIGTERM does not, for a scheduler and
-    torchrun may both send one. Signals reach the main thread only; elsewhere the
-    function says no.
+    A second Ctrl-C stops at once. A second SIGTERM does not, because a scheduler and
+    torchrun may both send one.
     """
-    asked = []
+    received = []
 
-    def note(number, _):
-        if asked and number == signal.SIGINT:
+    def handle(number, _):
+        if received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    before = {n: signal.signal(n, note) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(asked)
+        yield lambda: bool(received)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-class Run:
-    """A run between its last checkpoint and its last step.
+class Trainer:
+    """Trains a model on train_data and val_data, datasets of windows.
 
-    train and validation are datasets of windows; folder is a RunFolder.
+    Raises ValueError, before a model is built, if the batches cannot be made.
     """
 
-    def __init__(self, settings, rhythm, folder, train, validation, device):
-        self.settings, self.rhythm, self.folder = settings, rhythm, folder
-        self.device, self.dtype = device, getattr(torch, settings.dtype)
+    def __init__(self, settings, options, train_data, val_data, device):
+        self.settings, self.options, self.device = settings, options, device
+        self.dtype = getattr(torch, settings.dtype)
+        self.step = 0  # how many steps are done
         self.val_loader = create_val_loader(
-            validation, settings.batch_size, rhythm.eval_iter
+            val_data, settings.batch_size, options.eval_iter
         )
-        self.model, self.optimizer = build(settings, device, rhythm.is_sharded)
-        self.step = folder.load(self.model, self.optimizer)  # how many are taken
-        self.evaluation_seconds = 0.0
         self.batches = StepBatches(
-            train,
+            train_data,
             settings.batch_size,
             settings.num_steps,
             settings.seed,
-            self.step,
-            rank(),
-            world_size(),
+            rank=rank(),
+            world_size=world_size(),
         )
+        share = settings.batch_size // world_size()
+        if share % options.num_parts:
+            raise ValueError(
+                f"a batch of {share} windows cannot be cut into {options.num_parts} "
+                "equal parts"
+            )
 
-    def train(self):
-        """Take the steps that are left; False if Ctrl-C or SIGTERM ended it before.
+    def train(self, folder):
+        """Start or continue the run in a RunFolder, which is locked.
 
-        Raises FloatingPointError, with the checkpoints as they were, when a number is
-        not finite, and OSError when a checkpoint cannot be written.
+        Returns True after the last step, and False if Ctrl-C or SIGTERM came before it.
+        Raises ValueError if the folder holds another run or is damaged;
+        FloatingPointError if a number is not finite; and OSError if a checkpoint cannot
+        be written. The earlier checkpoints stay as they were.
         """
-        start = time.perf_counter()
+        if rank() == 0:
+            folder.start(asdict(self.settings))
+        model, optimizer = build(self.settings, self.device, self.options.is_sharded)
+        self.step = self.batches.start = folder.load(model, optimizer)
+        if self.step and rank() == 0:
+            print(f"continuing after step {self.step} of {self.settings.num_steps}")
         try:
-            with asked_to_stop() as is_asked, FastDropout():
-                if self.step < self.settings.num_steps:
-                    self.take_steps(is_asked)
+            if self.step < self.settings.num_steps:
+                folder.check_disk_space(model)
+                with catching_stop_signals() as is_stopped, FastDropout():
+                    self.take_steps(model, optimizer, folder, is_stopped)
         except FloatingPointError as error:
             windows = self.batches.indices(self.step).tolist()
             raise FloatingPointError(
                 f"step {self.step + 1}, on windows {windows}: {error}. The checkpoints "
                 "stay as they were; try another folder and a lower learning rate"
             ) from None
-        share = self.evaluation_seconds / (time.perf_counter() - start)
-        if rank() == 0:
-            print(f"{share:.1%} of the time went into evaluation")
         is_done = self.step == self.settings.num_steps
-        if is_done:  # also if a process was killed right before it
-            self.folder.save_result(self.model, self.settings.config)
+        if is_done:  # even if a process was killed after the last step
+            folder.save_result(model, self.settings.config)
         return is_done
 
-    def take_steps(self, is_asked):
-        """Train until the last step, or the first after which is_asked() is true."""
-        settings, rhythm = self.settings, self.rhythm
-        self.folder.check_room(self.model)
-        gradients = AveragedGradients(rhythm.num_parts, settings.max_norm, self.dtype)
+    def take_steps(self, model, optimizer, folder, is_stopped):
+        """Train until the last step, or the first after which is_stopped() is true."""
+        settings, options = self.settings, self.options
+        gradients = AveragedGradients(options.num_parts, settings.max_norm, self.dtype)
         steps = training_steps(
-            self.model,
+            model,
             self.batches,
-            self.optimizer,
+            optimizer,
             self.device,
-            num_epochs=1,  # StepBatches goes over the data as often as it has to
+            num_epochs=1,  # StepBatches repeats the data as often as necessary
             add_gradients=gradients,
         )
-        set_learning_rate(self.optimizer, settings.learning_rate(self.step))
+        set_learning_rate(optimizer, settings.learning_rate(self.step))
         with closing(steps):
             for step, _ in enumerate(steps, self.step + 1):
-                loss, num_asked = mean_of_all(gradients.loss, is_asked())
-                is_last = step == settings.num_steps or num_asked > 0
-                self.take_note(step, loss, gradients.norm)
-                if is_last or step % rhythm.save_freq == 0:
-                    self.folder.save(step, self.model, self.optimizer)
+                loss, num_stopped = all_reduce_mean(gradients.loss, is_stopped())
+                entry = {"step": step, "loss": loss, "norm": gradients.norm}
+                if step == settings.num_steps or step % options.eval_freq == 0:
+                    entry["val_loss"] = self.evaluate(model, step, loss)
+                folder.log_entry(**entry)
+                is_last = step == settings.num_steps or num_stopped > 0
+                if is_last or step % options.save_freq == 0:
+                    folder.save(step, model, optimizer)
                 self.step = step
                 if is_last:
                     break
-                set_learning_rate(self.optimizer, settings.learning_rate(step))
+                set_learning_rate(optimizer, settings.learning_rate(step))
 
-    def take_note(self, step, loss, norm):
-        """Write a line of the log; evaluate every eval_freq steps and at the end."""
-        entry = {"step": step, "loss": loss, "norm": norm}
-        if step == self.settings.num_steps or step % self.rhythm.eval_freq == 0:
-            start = time.perf_counter()
-            val_loss = validation_loss(
-                self.model, self.val_loader, self.device, self.dtype
-            )
-            self.evaluation_seconds += time.perf_counter() - start
-            entry["val_loss"] = val_loss
-            losses = f"Train loss {loss:.3f}, Val loss {val_loss:.3f}"
-            if rank() == 0:
-                tqdm.write(f"Step {step:6}: {losses}")
-        self.folder.note(**entry)
-
-
-def run_to_end(settings, rhythm, folder, train, validation, device):
-    """Begin a run or go on with it; True when its last step has been taken.
-
-    Raises RunFolderError when the folder is in use, holds another run, or is damaged.
-    """
-    with folder.locked():
+    def evaluate(self, model, step, loss):
+        """Calculate the validation loss and print it beside the training loss."""
+        val_loss = validation_loss(model, self.val_loader, self.device, self.dtype)
         if rank() == 0:
-            folder.agree_on(asdict(settings))
-        run = Run(settings, rhythm, folder, train, validation, device)
-        if run.step and rank() == 0:
-            print(f"going on after step {run.step} of {settings.num_steps}")
-        return run.train()
+            tqdm.write(f"Step {step:6}: Train loss {loss:.3f}, Val loss {val_loss:.3f}")
+        return val_loss

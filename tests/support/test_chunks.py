@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from ch02.dataset import STORY, load_text
 from ch02.tokenizer import get_tokenizer
-from support.pretraining import chunks as text_pieces
+from support.pretraining import chunks as chunking
 from support.pretraining.chunks import (
     LAST_CUT,
-    batches,
     cut_document,
+    group_pieces,
     split_files,
     split_texts,
 )
@@ -27,7 +27,7 @@ SPACES = st.text(" \n\t\r\xa0\u2003", min_size=1, max_size=3)
 def short_pieces():
     """A few words are a long text."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_pieces, "PIECE", SHORT)
+        patch.setattr(chunking, "PIECE", SHORT)
         yield
 
 
@@ -93,7 +93,7 @@ def test_no_text_is_lost_and_no_piece_is_long(text):
 
 
 def test_long_white_space_is_no_trouble(monkeypatch):
-    monkeypatch.setattr(text_pieces, "PIECE", 2**16)  # the real one
+    monkeypatch.setattr(chunking, "PIECE", 2**16)  # the real one
     text = " " * 1_200_000 + "x"
     chunks = (text[i : i + 2**16] for i in range(0, len(text), 2**16))
     texts = [piece.text for piece in cut_document("train", chunks)]
@@ -156,7 +156,7 @@ def test_each_file_gives_both_splits(file):
         ("words".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (codecs.BOM_UTF16_BE + "é".encode("utf-16-be"), "is UTF-16 text; save it"),
         ("no mark at all".encode("utf-16-le"), "is UTF-16, or no text; save it as"),
-        (None, "is not a file"),
+        (None, "cannot be read: No such file or directory"),
     ],
 )
 def test_what_is_no_text_is_said_at_the_call(file, tmp_path, content, reason):
@@ -181,11 +181,10 @@ def test_a_file_is_read_bit_by_bit(file):
     assert len(joined(pieces, "train")) < 90_000
 
 
-def test_batches_are_of_bounded_length(monkeypatch):
-    monkeypatch.setattr(text_pieces, "BATCH_CHARACTERS", 30)
+def test_groups_are_of_bounded_length():
     texts = ["", "a" * 12, "b", "", "c" * 15, "d" * 5]
-    placed = [*enumerate(split_texts(texts, 0.0))]
-    found = [*batches(placed)]
-    assert [pair for batch in found for pair in batch] == placed
-    assert [len(batch) for batch in found] == [5, 1]
-    assert [*batches([])] == []
+    pieces = [*split_texts(texts, 0.0)]
+    found = [*group_pieces(pieces, 30)]
+    assert [piece for group in found for piece in group] == pieces
+    assert [len(group) for group in found] == [5, 1]
+    assert [*group_pieces([], 30)] == []

@@ -11,7 +11,7 @@ from torch import nn
 from ch04.gpt import GPTModel
 from ch05.llama import LlamaModel
 from support.apps.finetuning_plans import PLANS, Plan, preflight, proposal
-from support.pretraining import timing as step_timer
+from support.pretraining import memory
 from support.pretraining.memory import activation_bytes, count_bytes, needed_bytes
 from tests.support.test_memory import ARCHITECTURES, BF16, F32, MEDIUM, numbers
 
@@ -114,7 +114,7 @@ def pretend(monkeypatch, process, free):
 @pytest.fixture
 def pretended_seconds(monkeypatch):
     """All that is timed runs once and takes three seconds."""
-    monkeypatch.setattr(step_timer, "timed", lambda run, device: (run(), 3.0)[1])
+    monkeypatch.setattr(memory, "time_call", lambda run: (run(), 3.0)[1])
 
 
 SIZES = ["weights", "gradients", "AdamW", "blocks", "logits", "overhead"]
@@ -136,23 +136,23 @@ def test_the_table_has_a_row_a_plan_and_adds_up(architecture, monkeypatch):
 
 @pytest.mark.usefixtures("pretended_seconds")
 def test_minutes_are_those_of_all_steps():
-    """Each block, and the rest, takes 3 seconds there and back, and 3 for AdamW."""
+    """A block more and a model take 3 seconds each, and 3 more for AdamW."""
     table, _ = preflight(GPT_CFG, 3, 10, 7, num_steps=10)
-    assert table["minutes"].tolist() == [pytest.approx(10 * 6 * 3 / 60)] * len(PLANS)
+    assert table["minutes"].tolist() == [pytest.approx(10 * 2 * 6 / 60)] * len(PLANS)
 
 
 @pytest.mark.usefixtures("pretended_seconds")
 def test_what_fits_is_what_takes_less_than_is_free(monkeypatch):
     """With room for the last three plans alone, the first of them is proposed.
 
-    100 steps of three blocks and the rest, each 3 seconds and 3 more for AdamW.
+    100 steps of two blocks more and a model, each 3 seconds and 3 more for AdamW.
     """
     cfg = GPT_CFG | {"emb_dim": 512, "n_layers": 3}
     totals = [needed_by(plan, cfg, BF16) for plan in PLANS]
     pretend(monkeypatch, process=10**12, free=(totals[1] + totals[2]) // 2)
     table, sentence = preflight(cfg, 3, 10, 7, BF16)
     assert table["fits"].tolist() == [False, False, True, True, True]
-    assert sentence.startswith("LoRA: 40.0 min, and 0.")
+    assert sentence.startswith("LoRA: 30.0 min, and 0.")
 
 
 @pytest.mark.usefixtures("pretended_seconds")

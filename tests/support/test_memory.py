@@ -1,5 +1,6 @@
-"""The forecast counts what is there, and says what fits."""
+"""A forecast counts the memory that a step takes and measures its time."""
 
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.llama import SMOLLM2_CONFIG_135M, LlamaModel
 from ch05.openai_weights import MODEL_CONFIGS
 from ch07.finetuning import checkpoint_blocks
+from support.pretraining import memory
 from support.pretraining.memory import (
     OVERHEAD,
     Forecast,
@@ -21,9 +23,7 @@ from support.pretraining.memory import (
     forecast_training,
     free_bytes,
     kept_bytes,
-    lighter,
     needed_bytes,
-    propose,
 )
 from support.weights.saving import size_in_bytes
 from tests.conftest import TINY
@@ -285,9 +285,7 @@ def test_real_models_have_their_published_sizes(name):
 
 
 def test_minutes_by_hand():
-    forecast = Forecast({}, 0, seconds=3.0, eval_seconds=1.0)
-    assert forecast.minutes(num_steps=100) == 5.0
-    assert forecast.minutes(num_steps=100, num_eval_batches=60) == 6.0
+    assert Forecast({}, 0, seconds=3.0).minutes(num_steps=100) == 5.0
 
 
 def pretend_free(monkeypatch, free):
@@ -301,37 +299,94 @@ def test_free_bytes_are_the_systems(monkeypatch):
     assert free_bytes() == free_bytes("mps") == 17
 
 
-def test_lighter_ways_cut_batches_into_more_parts(work):
-    assert [way.num_parts for way in lighter(work)] == [1, 2, 3, 6]
+# Time
 
 
-def test_lighter_ways_go_on_from_where_a_run_is(work):
-    begun = replace(work, num_parts=3, is_checkpointed=True)
-    ways = [(way.num_parts, way.is_checkpointed) for way in lighter(begun)]
-    assert ways == [(3, True), (6, True)]
+def pretend_times(monkeypatch, *seconds):
+    """Let what is measured take so long, one after another, and run it once only.
+
+    They are a block's passes and its update by AdamW, then those of a model.
+    """
+    times = iter(seconds)
+
+    def time_call(function):
+        function()
+        return next(times)
+
+    monkeypatch.setattr(memory, "time_call", time_call)
 
 
-def large_work(**settings):
-    """A step whose blocks and logits take much."""
-    cfg = TINY | {"n_layers": 6, "context_length": 64, "vocab_size": 1001}
-    return Workload(cfg, 64, 64, F32, **settings)
+def test_seconds_are_those_of_a_small_model_and_more_blocks(work, monkeypatch):
+    """What is measured is a model of one block; five of them have four more."""
+    pretend_times(monkeypatch, 1, 10, 100, 1000)
+    five = replace(work, cfg=work.cfg | {"n_layers": 5})
+    assert forecast_training(five).seconds == 4 * (1 + 10) + 100 + 1000
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({}, "with num_parts 1 it takes"),
-        ({"num_parts": 4}, "with num_parts 4 it takes"),
-        ({"num_parts": 64}, "with num_parts 64 it takes"),
-    ],
-)
-def test_the_first_way_that_fits_is_proposed(monkeypatch, settings, words):
-    work = large_work(**settings)
-    pretend_free(monkeypatch, needed_bytes(work, count_bytes(work)) + 1)
-    assert words in propose(large_work())
+def test_seconds_of_a_batch_in_parts(work, monkeypatch):
+    pretend_times(monkeypatch, 1, 10, 100, 1000)
+    """Each part goes through the model, and AdamW comes once."""
+    parts = replace(work, cfg=work.cfg | {"n_layers": 5}, num_parts=3)
+    assert forecast_training(parts).seconds == 4 * (3 * 1 + 10) + 3 * 100 + 1000
 
 
-def test_where_nothing_fits_the_sentence_says_so(monkeypatch):
-    pretend_free(monkeypatch, 10)
-    sentence = propose(large_work())
-    assert sentence.startswith("one text at a time takes 0.2 GB, and 0.0 GB are free")
+@pytest.fixture
+def passes(monkeypatch):
+    """A list that notes of each pass through a block its shape, and if it learns."""
+    notes, usual = [], memory.build_model
+
+    def build_model(cfg):
+        model = usual(cfg)
+
+        def note(block, inputs):
+            notes.append((tuple(inputs[0].shape), torch.is_grad_enabled()))
+
+        model.trf_blocks[0].register_forward_pre_hook(note)
+        return model
+
+    monkeypatch.setattr(memory, "build_model", build_model)
+    return notes
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+def test_what_is_timed_is_the_real_work(work, monkeypatch, passes, is_checkpointed):
+    """A block, which computes twice if it is checkpointed, and a model with it."""
+    pretend_times(monkeypatch, *range(4))
+    work = replace(work, num_parts=2, is_checkpointed=is_checkpointed)
+    memory.measure_seconds(work)
+    shape = (3, 10, work.cfg["emb_dim"])
+    assert passes == [(shape, True)] * (2 + is_checkpointed)
+
+
+def test_a_time_is_that_of_one_call():
+    calls = []
+
+    def wait():
+        calls.append(1)
+        time.sleep(0.01)
+
+    assert 0.01 <= memory.time_call(wait) < 1
+    assert len(calls) > memory.NUM_RUNS  # the first ones do not count
+
+
+def test_frozen_embeddings_ask_for_gradients_as_blocks_do(work):
+    def freeze(model):
+        model.requires_grad_(False)
+        model.final_norm.requires_grad_(True)
+        model.trf_blocks[0].norm1.requires_grad_(True)
+
+    assert forecast_training(replace(work, prepare=freeze)).seconds > 0
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_real_forecast_is_positive(name, device):
+    work = Workload(ARCHITECTURES[name][1], 2, 8, F32, device)
+    assert forecast_training(work).seconds > 0
+
+
+def test_a_forecast_leaves_random_numbers_alone(work):
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    forecast_training(work)
+    assert torch.equal(torch.rand(1), expected)
