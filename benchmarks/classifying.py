@@ -141,9 +141,11 @@ def measure_ours(parts):
     """Seconds of our way, trunk and evaluations included, and test accuracies."""
     seconds, accuracies = [], []
     for seed in SEEDS:
-        classifier, tokenizer, _ = create_classifier(NAME, seed=seed)
+        pretrained = load_pretrained(NAME)
+        classifier = create_classifier(pretrained, seed=seed)
         start = time.perf_counter()
-        train, validation, test = create_loaders(classifier, tokenizer, parts, "cpu")
+        loaders = create_loaders(classifier, pretrained.tokenizer, parts, "cpu")
+        train, validation, test = loaders
         train.batch_sampler.generator.manual_seed(seed)
         train_head(classifier.head, train, validation, "cpu")
         accuracies.append(calc_accuracy_loader(test, classifier.head, "cpu"))

@@ -22,14 +22,14 @@ import torch
 from ch04.gpt import GPT_CONFIG_124M
 from ch05.pretrain import CONFIG
 from ch07.finetuning import add_answer_gradients, checkpoint_blocks
-from support.apps.finetuning_plans import PLANS
+from support.apps.finetuning_plans import PLANS, create_workload
 from support.device.device import fast_math
 from support.pretraining.memory import Workload, forecast_training
 from support.weights.local import SMALL_CONFIG
 
 BF16, F32 = torch.bfloat16, torch.float32
 PRETRAINED = GPT_CONFIG_124M | {"qkv_bias": True, "drop_rate": 0.0}
-LORA_CHECKPOINTED = PLANS[3]
+LORA_CHECKPOINTED = "LoRA, blocks checkpointed"
 SETTINGS = {
     "124M, 2 x 256 tokens": Workload(CONFIG, 2, 256, BF16),
     "124M, 2 x 256 tokens, float32": Workload(CONFIG, 2, 256, F32),
@@ -37,8 +37,8 @@ SETTINGS = {
     "124M, 8 x 256 tokens in 4 parts": Workload(
         PRETRAINED, 8, 256, BF16, num_parts=4, is_tied=True
     ),
-    f"124M, 16 x 104, {LORA_CHECKPOINTED.title}": LORA_CHECKPOINTED.workload(
-        PRETRAINED, 16, 104, num_targets=293, dtype=BF16
+    f"124M, 16 x 104, {LORA_CHECKPOINTED}": create_workload(
+        PLANS[LORA_CHECKPOINTED], PRETRAINED, 16, 104, num_targets=293, dtype=BF16
     ),
 }
 NUM_STEPS = 7  # the first three do not count

@@ -29,16 +29,21 @@ from torch.utils.data import DataLoader
 from benchmarks.classifying import MEDIUM, as_the_books
 from ch02.tokenizer import get_tokenizer
 from ch05.training import add_gradients, calc_loss_loader, evaluating
-from ch07.finetuning import add_answer_gradients, calc_shared_loss, finetune
+from ch07.finetuning import (
+    add_answer_gradients,
+    calc_shared_prefix_loss,
+    checkpoint_blocks,
+    finetune,
+)
 from ch07.instructions import InstructionDataset, create_instruction_loader
 from ch07.lora import adapter_parameters
 from support.apps.assistant import (
     LORA,
     add_lora,
     create_instruction_loaders,
-    load_parts,
+    load_split_entries,
 )
-from support.apps.finetuning_plans import PLANS
+from support.apps.finetuning_plans import PLANS, create_workload
 from support.device.device import fast_dtype, fast_math
 from support.pretraining.memory import count_bytes, needed_bytes
 from support.weights.checkpoint import build_model
@@ -50,7 +55,7 @@ NUM_STEPS = 4  # of the longest batches, while memory is measured
 MEMORY_RUNS = {
     "book, all parameters": "book_full",
     "book, LoRA": "book_lora",
-} | {f"ours, {plan.title}": str(i) for i, plan in enumerate(PLANS)}
+} | {f"ours, {plan}": plan for plan in PLANS}
 
 
 def answer_loss(model, loader):
@@ -104,7 +109,7 @@ def measure_ours(parts):
     optimizer = torch.optim.AdamW(
         adapter_parameters(model).values(), lr=2e-3, weight_decay=0.1, fused=True
     )
-    settings = {"dtype": fast_dtype("cpu"), "calc_loss": calc_shared_loss}
+    settings = {"dtype": fast_dtype("cpu"), "calc_loss": calc_shared_prefix_loss}
     eval_freq = math.ceil(len(loaders[0]) / 2)
     start = time.perf_counter()
     finetune(model, *loaders, optimizer, "cpu", 1, eval_freq, **settings)
@@ -135,13 +140,17 @@ def create_355m(run):
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.02)
     model.out_head.weight = model.tok_emb.weight
-    PLANS[int(run)].prepare(model)
+    plan = PLANS[run]
+    if "prepare" in plan:
+        plan["prepare"](model)
+    if "is_checkpointed" in plan:
+        checkpoint_blocks(model)
     return model, partial(add_answer_gradients, dtype=torch.bfloat16)
 
 
 def measure_memory(run):
     """Print the peak of this process in GB and the seconds of a step."""
-    parts = load_parts()
+    parts = load_split_entries()
     batches = longest_batches(parts, get_tokenizer("gpt2"))
     model, add = create_355m(run)
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -168,7 +177,7 @@ def compare_memory(parts):
         said = found.stdout.strip()
         if not run.startswith("book"):
             sizes = MEDIUM, *inputs.shape, num_targets, torch.bfloat16
-            work = PLANS[int(run)].workload(*sizes)
+            work = create_workload(PLANS[run], *sizes)
             needed = needed_bytes(work, count_bytes(work)) / 1e9
             said += f" (forecast {needed:.2f} GB above the interpreter's)"
         print(f"  {title:45} {said}", flush=True)
@@ -196,7 +205,7 @@ def main():
     if run:
         measure_memory(run)
         return
-    parts = load_parts()
+    parts = load_split_entries()
     compare_memory(parts)
     compare_speed(parts)
 

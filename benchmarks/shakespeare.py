@@ -113,7 +113,7 @@ def loss_per_character(shards, tokenizer):
 
 def draw(share, path):
     """Draw both losses per character; share: tokens a character."""
-    entries = RunFolder(FOLDER / "run").entries()
+    entries = RunFolder(FOLDER / "run").read_log()
     fig, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     losses = [share * entry["loss"] for entry in entries]
     ax.plot(range(1, len(losses) + 1), losses, alpha=0.4, label="training, each step")

@@ -20,13 +20,14 @@ from ch06.classifier import ClassificationHead
 from ch06.spam import load_messages, split_messages
 from ch07.lora import replace_linear_with_lora
 from support.apps.spam_filter import (
+    ADAMW,
     BATCH_SIZE,
     NUM_EPOCHS,
-    SETTINGS,
     create_classifier,
     create_loaders,
 )
 from support.device.device import fast_math
+from support.weights.pretrained import load_pretrained
 
 NAME = "smollm2-135M"
 OPPONENT = "logistic regression on characters"
@@ -61,11 +62,11 @@ def unchanged(head):
 
 
 VARIANTS = (  # title, blocks trained, learning rate, change
-    ("1 block (6.7)", 1, SETTINGS["lr"], unchanged),
+    ("1 block (6.7)", 1, ADAMW["lr"], unchanged),
     ("1 block, learning rate 1e-4", 1, 1e-4, unchanged),
     ("1 block, learning rate 2e-4", 1, 2e-4, unchanged),
     ("1 block, learning rate 8e-4", 1, 8e-4, unchanged),
-    ("1 block, mean over tokens", 1, SETTINGS["lr"], with_mean),
+    ("1 block, mean over tokens", 1, ADAMW["lr"], with_mean),
     ("2 blocks", 2, 2e-4, unchanged),
     ("LoRA in the last 2 blocks", 2, 1e-3, with_lora),
 )
@@ -86,7 +87,7 @@ def create_loader(examples):
 def answer_fold(head, examples, fold, lr, seed):
     """Train a head on a fold; probabilities of spam, in order, of what it left out."""
     learned, asked = ([examples[i] for i in part] for part in fold)
-    settings = SETTINGS | {"lr": lr}
+    settings = ADAMW | {"lr": lr}
     trained = [p for p in head.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, **settings, fused=True)
     loader = create_loader(learned)
@@ -99,8 +100,9 @@ def answer_fold(head, examples, fold, lr, seed):
 
 def answer_all(pool, parts, num_trained, variants):
     """Probabilities of spam of all messages, by variant; the trunk runs once."""
-    classifier, tokenizer, _ = create_classifier(NAME, num_trained=num_trained)
-    loaders = create_loaders(classifier, tokenizer, parts, "cpu")
+    pretrained = load_pretrained(NAME)
+    classifier = create_classifier(pretrained, num_trained)
+    loaders = create_loaders(classifier, pretrained.tokenizer, parts, "cpu")
     examples = [example for loader in loaders for example in loader.dataset]
     found = {}
     for title, _, lr, change in variants:

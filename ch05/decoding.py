@@ -28,12 +28,12 @@ def softmax_with_temperature(logits, temperature):
     if not is_number(temperature) or temperature <= 0:
         raise ValueError(f"temperature must be above 0 here, not {temperature}")
     temperature = max(temperature, 2**-126)  # a smaller one would be 0 in float32
-    highest = logits.max(dim=-1, keepdim=True).values  # or small temperatures overflow
+    highest = logits.max(dim=-1, keepdim=True).values  # against overflow
     return torch.softmax((logits - highest) / temperature, dim=-1)
 
 
 def print_sampled_tokens(probas, vocab=TOY_VOCAB):
-    """Draw 1,000 tokens and print how often each word of the vocabulary came."""
+    """Draw 1,000 tokens and print how often each word of the vocabulary was drawn."""
     torch.manual_seed(123)
     sample = [torch.multinomial(probas, num_samples=1).item() for _ in range(1_000)]
     for word, count in zip(vocab, torch.tensor(sample).bincount(minlength=len(vocab))):
@@ -41,9 +41,9 @@ def print_sampled_tokens(probas, vocab=TOY_VOCAB):
 
 
 def keep_top_k(probas, top_k):
-    """Keep the top_k likeliest tokens (Fan et al. 2018, 5.3); the rest get 0.
+    """Keep the top_k most probable tokens (Fan et al. 2018, 5.3); the others get 0.
 
-    Of equally likely ones the first are kept, so that there are never more than top_k.
+    Among equally probable tokens the first are kept, so that top_k is never exceeded.
     """
     check_whole(top_k=top_k)
     lowest = probas.topk(min(top_k, probas.shape[-1])).values[..., -1:]
@@ -55,21 +55,21 @@ def keep_top_k(probas, top_k):
 
 
 def keep_top_p(probas, top_p):
-    """Keep the fewest tokens that reach top_p together (Holtzman et al. 2020, 3.1).
+    """Keep the fewest tokens with a total of top_p (Holtzman et al. 2020, 3.1).
 
-    The rest get 0. The likeliest token always stays.
+    The others get 0. The most probable token is always kept.
     """
     check_share(top_p=top_p)
     highest_first, order = probas.sort(dim=-1, descending=True, stable=True)
-    likelier = highest_first.cumsum(dim=-1) - highest_first  # all before a token
+    total_before = highest_first.cumsum(dim=-1) - highest_first  # before each token
     is_out = torch.zeros_like(probas, dtype=torch.bool)
-    is_out.scatter_(-1, order, likelier >= top_p)  # back in the vocabulary's order
+    is_out.scatter_(-1, order, total_before >= top_p)  # in the vocabulary's order
     kept = probas.masked_fill(is_out, 0)
     return kept / kept.sum(dim=-1, keepdim=True)
 
 
 def penalize_repetition(logits, rows, penalty):
-    """Make the ids that stand in each row less likely (Keskar et al. 2019, 4.1)."""
+    """Make the ids that are in each row less probable (Keskar et al. 2019, 4.1)."""
     if penalty == 1:
         return logits
     check_number(0.01, 100, repetition_penalty=penalty)
@@ -82,8 +82,8 @@ def penalize_repetition(logits, rows, penalty):
 
 
 def choose_next(logits, temperature=0.0, top_k=None, top_p=1.0, generator=None):
-    """The next id of each row, (b,): the likeliest; drawn if temperature is above 0."""
-    if not logits.sum(dtype=torch.float32).isfinite():  # it is not if one is not
+    """The next id of each row, (b,): the most probable, or drawn if temperature > 0."""
+    if not logits.sum(dtype=torch.float32).isfinite():  # not if one logit is not
         raise FloatingPointError("the model gave logits that are not finite numbers")
     if temperature == 0:
         return logits.argmax(dim=-1)
@@ -96,16 +96,16 @@ def choose_next(logits, temperature=0.0, top_k=None, top_p=1.0, generator=None):
 
 
 def uncached_logits(model, rows, context_size):
-    """Logits (b, vocab_size) of each row's next token, all computed anew."""
+    """Logits (b, vocab_size) of each row's next token, computed without a cache."""
     device = next((p.device for p in model.parameters()), "cpu")
     idx, lengths = (t.to(device) for t in pad_right(rows, context_size))
-    with evaluating(model):  # dropout would disturb the choice
+    with evaluating(model):  # dropout would change the logits
         logits = model(idx)  # (b, num_tokens, vocab_size)
     return logits[torch.arange(len(rows), device=device), lengths - 1]
 
 
 def prompt_rows(idx):
-    """Prompts as lists of ids, from a tensor (b, num_tokens) or from a list of them."""
+    """Prompts as lists of ids, from a tensor (b, num_tokens) or a list of lists."""
     if torch.is_tensor(idx):
         idx = idx.tolist()
     check_rows(idx)
@@ -113,10 +113,10 @@ def prompt_rows(idx):
 
 
 def check_prompts(model, rows, context_size):
-    """Raise ValueError if the model cannot go on from these rows of ids.
+    """Raise ValueError if the model cannot continue these rows of ids.
 
-    Of a module that does not say how many ids it knows, or tokens it can look at, any
-    number is taken.
+    A module without an embedding `tok_emb`, or without a context length, may take any
+    ids, or any number of tokens.
     """
     vocab_size = getattr(getattr(model, "tok_emb", None), "num_embeddings", math.inf)
     most = context_size_of(model, default=math.inf)
@@ -137,7 +137,7 @@ def check_prompts(model, rows, context_size):
 def check_settings(
     max_new_tokens, temperature, top_k, top_p, repetition_penalty=1.0, eos_id=None
 ):
-    """Raise ValueError naming the setting that cannot be meant."""
+    """Raise ValueError naming a setting with an impossible value."""
     check_whole(0, max_new_tokens=max_new_tokens)
     check_number(0, temperature=temperature)
     check_share(top_p=top_p)
@@ -162,10 +162,10 @@ def generate_stream(
     generator=None,
     use_cache=True,
 ):
-    """Yield each step's new ids: a list with one a prompt, None where it has ended.
+    """Yield the new ids of each step: one for each prompt, None if it has ended.
 
-    The arguments are those of `generate`, and are checked at once. It stops when every
-    prompt has met eos_id.
+    The arguments are those of `generate` and are checked immediately. Generation stops
+    when all prompts have ended with eos_id.
     """
     rows = prompt_rows(idx)
     check_prompts(model, rows, context_size)
@@ -211,15 +211,15 @@ def generate(
 ):
     """Append up to max_new_tokens ids to each prompt, but nothing from its eos_id on.
 
-    idx is (b, num_tokens), or a list of prompts of unequal length; so is what returns,
-    with eos_id, which is a single id, behind the rows of a tensor that end early. The
-    model sees the last context_size ids. At temperature 0 the likeliest id is taken,
-    above it one is drawn among the top_k. `settings`: top_p, the probability that the
-    candidates reach together; repetition_penalty, which divides the logits of ids that
-    were there; the torch.Generator to draw with; use_cache=False to compute all anew at
-    each step, as it is for a module of your own: any that turns ids into logits will
-    do. Raises ValueError for prompts and settings that cannot be meant,
-    FloatingPointError when the model's logits are not finite.
+    idx is a tensor (b, num_tokens), or a list of prompts that may have different
+    lengths. The result has the same type; rows of a tensor that end early are padded
+    with eos_id, a single id. The model sees the last context_size ids. At temperature 0
+    the most probable id is taken, otherwise one of the top_k is drawn. `settings`:
+    top_p, the total probability of the candidates; repetition_penalty, which makes ids
+    in the row less probable; generator, the torch.Generator to draw with; use_cache,
+    False to compute everything anew at each step, as always for a module that the
+    cache does not know: `model` may be any module from ids to logits. Raises ValueError
+    for impossible prompts and settings, FloatingPointError if logits are not finite.
     """
     rows = prompt_rows(idx)
     sampling = {"temperature": temperature, "top_k": top_k, "eos_id": eos_id}

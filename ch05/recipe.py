@@ -1,4 +1,4 @@
-"""Training that takes hours: its start, its rate, its order and its limits (5.2).
+"""A recipe for long training runs: initialization, schedule, batches, clipping (5.2).
 
 Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens).
 """
@@ -17,13 +17,13 @@ from support.device.device import autocast
 
 @torch.no_grad()
 def initialize(model):
-    """Give a GPTModel the start that GPT-2 had (Radford et al. 2019, 2.3).
+    """Initialize a GPTModel as GPT-2 was initialized (Radford et al. 2019, 2.3).
 
-    Normal numbers of standard deviation 0.02, or 0.01 for the positions, as OpenAI's
-    code has it; biases of 0; the token embedding as output layer. The layers whose
-    outputs are added to the residual stream, two in each block, start smaller by the
-    root of their number, so that the growth of the stream does not depend on how many
-    blocks there are.
+    Weights are normal numbers with standard deviation 0.02, or 0.01 for the position
+    embedding, as in OpenAI's code. Biases are 0, and the token embedding becomes the
+    output layer. Two layers of each block add their outputs to the residual stream.
+    Their standard deviation is divided by the square root of their number, so that the
+    growth of the stream does not depend on the number of blocks.
     """
     model.out_head.weight = model.tok_emb.weight
     for name, parameter in model.named_parameters():
@@ -39,10 +39,10 @@ def initialize(model):
 
 
 def decayed_groups(model, weight_decay):
-    """Parameter groups for AdamW: matrices decay; biases, scales and shifts do not."""
+    """Parameter groups for AdamW: weight decay for matrices, none for vectors."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     matrices = [p for p in parameters if p.dim() >= 2]  # embeddings, too
-    vectors = [p for p in parameters if p.dim() < 2]
+    vectors = [p for p in parameters if p.dim() < 2]  # biases, scales and shifts
     return [
         {"params": matrices, "weight_decay": weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -50,7 +50,7 @@ def decayed_groups(model, weight_decay):
 
 
 def learning_rate_at(step, num_steps, peak_lr, warmup_share=0.1, min_lr=0.0):
-    """A straight line up to peak_lr, then half a cosine to min_lr at the last step."""
+    """Linear warm-up to peak_lr, then cosine decay to min_lr at the last step."""
     num_warmup = math.ceil(warmup_share * num_steps)
     if step < num_warmup:
         return peak_lr * (step + 1) / num_warmup
@@ -59,24 +59,24 @@ def learning_rate_at(step, num_steps, peak_lr, warmup_share=0.1, min_lr=0.0):
 
 
 def set_learning_rate(optimizer, lr):
-    """Let the optimizer's next step be taken at this rate."""
+    """Set the learning rate of the optimizer's next step."""
     for group in optimizer.param_groups:
         group["lr"] = lr
 
 
 def seed_for(*numbers):
-    """One seed for several numbers; near numbers get seeds that are not near."""
+    """Combine numbers into one seed; similar numbers get unrelated seeds."""
     digest = hashlib.sha256(repr(numbers).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1  # 63 bits
 
 
 class StepBatches:
-    """The batches of a run from step `start` on; each depends on seed and step alone.
+    """The batches of a run from step `start` on; each depends only on seed and step.
 
-    dataset[i] is (input_ids, target_ids). Every pass over it has an order of its own;
-    what is left over at its end is dropped. Before a batch is handed out, the random
-    numbers of its step are seeded. Of world_size processes, each takes its own share of
-    every batch. Raises ValueError for sizes that do not divide.
+    dataset[i] is (input_ids, target_ids). Each epoch shuffles the dataset anew and
+    drops an incomplete last batch. Before each batch, torch is seeded for its step.
+    Each of world_size processes gets its own part of every batch. Raises ValueError if
+    batch_size cannot be divided by world_size, or if the dataset is too small.
     """
 
     def __init__(
@@ -102,13 +102,14 @@ class StepBatches:
         return self.num_steps - self.start
 
     def indices(self, step):
-        """Which windows the batch of a step consists of, (batch_size,)."""
-        epoch, place = divmod(step, len(self.dataset) // self.batch_size)
+        """The indices of the windows in the batch of a step, (batch_size,)."""
+        epoch, position = divmod(step, len(self.dataset) // self.batch_size)
         if epoch != self.epoch:
             generator = torch.Generator().manual_seed(seed_for(self.seed, epoch))
             self.order = torch.randperm(len(self.dataset), generator=generator)
             self.epoch = epoch
-        return self.order[place * self.batch_size : (place + 1) * self.batch_size]
+        start = position * self.batch_size
+        return self.order[start : start + self.batch_size]
 
     def __iter__(self):
         for step in range(self.start, self.num_steps):
@@ -118,12 +119,13 @@ class StepBatches:
 
 
 class ClippedGradients:
-    """What `add_gradients` does, part by part, and not longer than max_norm in all.
+    """`add_gradients` part by part, and then clipped to a norm of max_norm.
 
-    A batch is cut into num_parts equal parts; without dropout, the sum is the whole
-    batch's gradient, in the memory of one part. dtype: what matrix products are
-    computed in. `loss` and `norm`, before it was clipped, are those of the last batch.
-    Raises FloatingPointError, before any weight has changed, if they are not finite.
+    A batch is split into num_parts equal parts. Without dropout, the sum of their
+    gradients is the gradient of the whole batch, in the memory of one part. dtype is
+    that of the matrix multiplications. `loss` and `norm` (before clipping) are those of
+    the last batch. Raises FloatingPointError if they are not finite, before any weight
+    has changed.
     """
 
     def __init__(self, num_parts=1, max_norm=1.0, dtype=torch.float32):
@@ -148,11 +150,11 @@ class ClippedGradients:
         self.loss, self.norm = total.item(), float(norm)
         if not math.isfinite(self.loss + self.norm):
             raise FloatingPointError(
-                f"the loss is {self.loss} and the gradient's length {self.norm}"
+                f"the loss is {self.loss} and the norm of the gradient {self.norm}"
             )
 
     def add_part(self, inputs, targets, model, device):
-        """Add the gradients of one part; returns its loss."""
+        """Add the gradients of one part; return its loss."""
         with autocast(device, self.dtype):
             loss = calc_loss_batch(inputs, targets, model, device)
         (loss / self.num_parts).backward()
@@ -183,10 +185,11 @@ def train_model(
 ):
     """`train_model_simple` with warm-up, cosine decay and clipping (book, appendix D).
 
-    The learning rate rises from initial_lr to the optimizer's own in warmup_steps, then
-    falls; min_lr, as in the book, would be that of the step after the last. Gradients
-    are clipped from the end of the warm-up on, or one step later (orig_book_version).
-    Returns what `train_model_simple` returns, and the learning rate of every step.
+    The learning rate rises from initial_lr to that of the optimizer in warmup_steps,
+    and then decays. As in the book, the step after the last would have min_lr.
+    Gradients are clipped from the end of the warm-up on, or one step later
+    (orig_book_version). Returns what `train_model_simple` returns, and the learning
+    rate of every step.
     """
     check_whole(0, warmup_steps=warmup_steps)
     peak_lr, track_lrs = optimizer.param_groups[0]["lr"], []

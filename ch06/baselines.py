@@ -1,6 +1,6 @@
-"""Small classifiers to compare with, and metrics with intervals (6.8).
+"""Simple classifiers to compare with, and metrics with intervals (6.8).
 
-labels and answers are 0 for ham and 1 for spam; probabilities are those of spam.
+Labels and answers are 0 for ham and 1 for spam. Probabilities are those of spam.
 """
 
 import re
@@ -21,7 +21,7 @@ from ch06.splits import words_of
 
 
 def fold_digits(text):
-    """Small letters, and 0 for every digit: "Call 80123" -> "call 00000"."""
+    """Make letters lower case and digits 0: "Call 80123" -> "call 00000"."""
     return re.sub(r"\d", "0", text.lower())
 
 
@@ -36,7 +36,7 @@ def count_digits(texts):
 
 
 def create_baselines():
-    """Four untrained classifiers by name, from a single threshold to n-grams."""
+    """Untrained classifiers by name, from one threshold to character n-grams."""
     threshold = {"max_depth": 1, "random_state": 123}
     characters = TfidfVectorizer(
         preprocessor=fold_digits, analyzer="char", ngram_range=(1, 5), sublinear_tf=True
@@ -59,7 +59,7 @@ def create_baselines():
 
 @torch.no_grad()
 def predict(data_loader, model, device):
-    """Labels and probabilities of spam, as arrays, in the order of the loader."""
+    """Two arrays in the order of the loader: labels, and probabilities of spam."""
     labels, probabilities = [], []
     with evaluating(model):
         for inputs, batch_labels in data_loader:
@@ -70,13 +70,13 @@ def predict(data_loader, model, device):
 
 
 def wilson_interval(num_right, num_examples):
-    """Where the true share lies in 95 of 100 such experiments (Wilson 1927)."""
+    """The 95% confidence interval of a proportion (Wilson 1927): (low, high)."""
     interval = binomtest(int(num_right), num_examples).proportion_ci(method="wilson")
     return interval.low, interval.high
 
 
 def score(labels, answers):
-    """Accuracy with its interval; precision, recall and F1 of spam."""
+    """A dict: accuracy with its 95% interval; precision, recall and F1 of spam."""
     is_right = np.asarray(labels) == np.asarray(answers)
     low, high = wilson_interval(is_right.sum(), len(is_right))
     precision, recall, f1, _ = precision_recall_fscore_support(

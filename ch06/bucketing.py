@@ -8,15 +8,17 @@ from support.checks import is_whole
 
 
 class LengthBuckets(Sampler):
-    """Batches of indices whose texts have about the same length, each index once.
+    """Batches of indices of texts with similar lengths; each index comes once an epoch.
 
-    Every epoch draws other neighbours among equals, and another order of the batches;
-    the same seed draws the same ones.
+    Each epoch shuffles the texts of equal length and the order of the batches. The seed
+    determines all of them.
     """
 
     def __init__(self, lengths, batch_size, seed=123):
         if not is_whole(batch_size) or len(lengths) == 0:
-            raise ValueError(f"{len(lengths)} texts in batches of {batch_size}")
+            raise ValueError(
+                f"{len(lengths)} texts cannot be put into batches of {batch_size}"
+            )
         self.lengths = torch.as_tensor(lengths)
         self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed)
@@ -35,7 +37,7 @@ class LengthBuckets(Sampler):
 def create_bucket_loader(examples, lengths, batch_size, padding_value, seed=123):
     """A loader of (padded inputs, labels) over examples of (tensor, label).
 
-    Inputs are padded on the right to the batch's longest; the seed draws the batches.
+    Inputs are padded on the right to the longest in their batch; the seed shuffles.
     """
 
     def pad_batch(batch):
@@ -48,7 +50,7 @@ def create_bucket_loader(examples, lengths, batch_size, padding_value, seed=123)
 
 
 def padding_share(lengths, batches):
-    """What part of all places is padding if each batch is as long as its longest."""
+    """The share of padding if each batch is padded to its longest text."""
     lengths = torch.as_tensor(lengths)
-    num_places = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
-    return 1 - int(lengths.sum()) / num_places
+    num_positions = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
+    return 1 - int(lengths.sum()) / num_positions

@@ -1,7 +1,7 @@
 """From a language model to a classifier: one new head, the last block trained (6.7).
 
-Shapes: b = batch; idx are token ids, (b, num_tokens), padded on the right; features are
-what the frozen blocks make of them, (b, num_tokens, emb_dim), zero where padding stood.
+Shapes: b = batch; idx are token ids, (b, num_tokens), padded on the right. Features are
+the output of the frozen blocks, (b, num_tokens, emb_dim), and zero at padding.
 """
 
 if __name__ == "__main__":
@@ -25,10 +25,10 @@ from ch06.bucketing import create_bucket_loader
 from support.checks import check_ends, check_whole, is_whole
 
 
-def answer_at(block, x, last):
-    """A block's output at one place of each row, last (b,), alone: (b, emb_dim).
+def block_output_at(block, x, last):
+    """A block's output at one position of each row, last (b,): (b, emb_dim).
 
-    Queries, keys and values are computed at all places, the rest for a single token.
+    Queries, keys and values are computed at all positions, the rest only at that one.
     """
     rows, positions = torch.arange(len(x)), torch.arange(x.shape[1], device=x.device)
     queries, keys, values = project(block.att, block.norm1(x), positions)
@@ -39,7 +39,7 @@ def answer_at(block, x, last):
 
 
 class ClassificationHead(nn.Module):
-    """Features to the logits of each class, (b, 1, num_classes), at the last token."""
+    """From features to class logits at the last token, (b, 1, num_classes)."""
 
     def __init__(self, trf_blocks, final_norm, emb_dim, num_classes):
         super().__init__()
@@ -50,24 +50,25 @@ class ClassificationHead(nn.Module):
     def forward(self, features):
         last = features.any(dim=-1).sum(dim=1) - 1  # (b,): the last real token
         x = self.trf_blocks[:-1](features)  # (b, num_tokens, emb_dim)
-        answer = answer_at(self.trf_blocks[-1], x, last)  # (b, emb_dim)
+        answer = block_output_at(self.trf_blocks[-1], x, last)  # (b, emb_dim)
         return self.out_head(self.final_norm(answer)).unsqueeze(1)
 
 
 class Classifier(nn.Module):
-    """Token ids to logits, (b, 1, num_classes): a pretrained model taken apart.
+    """From token ids to class logits, (b, 1, num_classes), with a pretrained model.
 
-    Its last num_trained blocks, its norm and a new output layer are the head, which
-    learns. All before them is the trunk, which is frozen. The model itself is used up.
+    The model's last num_trained blocks, its norm and a new output layer become the
+    head, which is trained. All layers before them become the trunk, which is frozen.
+    The model itself cannot be used any more.
     """
 
     def __init__(self, model, pad_token_id, num_classes=2, num_trained=1):
         super().__init__()
         num_blocks = len(model.trf_blocks)
         if isinstance(model.out_head, nn.Identity):
-            raise ValueError("this model is used up by a Classifier: load it again")
+            raise ValueError("a Classifier already uses this model: load it again")
         if not is_whole(num_trained) or num_trained > num_blocks:
-            raise ValueError(f"num_trained {num_trained} is not 1 to {num_blocks}")
+            raise ValueError(f"num_trained is {num_trained}, not 1 to {num_blocks}")
         check_whole(num_classes=num_classes)
         check_whole(0, pad_token_id=pad_token_id)
         self.pad_token_id = pad_token_id
@@ -81,11 +82,11 @@ class Classifier(nn.Module):
         self.head.requires_grad_(True)
 
     def features(self, idx):
-        """What the head gets to see of token ids: (b, num_tokens, emb_dim)."""
+        """The head's inputs for token ids: (b, num_tokens, emb_dim)."""
         with evaluating(self.trunk), torch.no_grad():
             features = self.trunk(idx)
         features = features.to(self.head.out_head.weight.dtype)
-        # padding is at the end: the same id inside a message is a token like others
+        # padding is at the end; the same id inside a message is an ordinary token
         from_end = (idx == self.pad_token_id).int().flip(1).cumprod(dim=1)
         if from_end[:, -1].any():
             raise ValueError("a message is empty, or all of it is padding")
@@ -104,7 +105,7 @@ def create_token_loader(classifier, dataset, batch_size, seed=123):
 
 
 def create_feature_loader(classifier, dataset, batch_size, device, seed=123):
-    """A loader of (features, labels): the trunk runs once for all epochs to come."""
+    """A loader of (features, labels): the trunk runs only once for all epochs."""
     check_ends([token_ids for token_ids, _ in dataset], classifier.pad_token_id)
     examples = [None] * len(dataset)
     lengths = [len(token_ids) for token_ids, _ in dataset]
@@ -124,16 +125,16 @@ def calc_loss_batch(input_batch, target_batch, model, device):
     return nn.functional.cross_entropy(logits, target_batch.to(device))
 
 
-# chapter 5's functions, with the loss above instead of their own
+# chapter 5's functions with the loss above
 calc_loss_loader = partial(training.calc_loss_loader, calc_loss=calc_loss_batch)
 evaluate_model = partial(training.evaluate_model, calc_loss=calc_loss_batch)
 
 
 @torch.no_grad()
 def calc_accuracy_loader(data_loader, model, device, num_batches=None):
-    """The share of right answers over the first num_batches (default: all).
+    """The accuracy over the first num_batches batches (default: all).
 
-    Raises ValueError for an empty loader, which has no such share.
+    Raises ValueError for an empty loader.
     """
     num_right = num_examples = 0
     with evaluating(model):
@@ -142,7 +143,7 @@ def calc_accuracy_loader(data_loader, model, device, num_batches=None):
             num_right += (answers == labels.to(device)).sum().item()
             num_examples += len(labels)
     if num_examples == 0:
-        raise ValueError("no batch to take the accuracy of: the loader is empty")
+        raise ValueError("there is no accuracy, because the loader is empty")
     return num_right / num_examples
 
 
@@ -156,11 +157,11 @@ def train_classifier_simple(
     eval_freq,
     eval_iter,
 ):
-    """Train for num_epochs; every eval_freq steps take losses on eval_iter batches.
+    """Train for num_epochs; evaluate on eval_iter batches every eval_freq steps.
 
-    Returns train losses, validation losses, the accuracies of both after each epoch,
-    and the number of examples seen. Raises FloatingPointError for a loss that is not
-    finite.
+    Returns training losses, validation losses, training accuracies and validation
+    accuracies after each epoch, and the number of examples seen. Raises
+    FloatingPointError if a loss is not finite.
     """
     training.check_training(train_loader, num_epochs, eval_freq, eval_iter)
     train_losses, val_losses, train_accs, val_accs, examples_seen = [], [], [], [], 0
@@ -174,7 +175,7 @@ def train_classifier_simple(
         add_gradients=lambda *arguments: calc_loss_batch(*arguments).backward(),
     )
     loaders = train_loader, val_loader
-    with closing(steps):  # and the progress bar with it, also after an error
+    with closing(steps):  # this closes the progress bar, too, even after an error
         for global_step, (epoch, examples_seen) in enumerate(steps):
             if global_step % eval_freq == 0:
                 losses = evaluate_model(model, *loaders, device, eval_iter)
@@ -192,7 +193,7 @@ def train_classifier_simple(
 
 
 def plot_values(epochs_seen, examples_seen, train_values, val_values, label="loss"):
-    """Draw two curves, losses or accuracies, over epochs and over examples seen."""
+    """Plot losses or accuracies over epochs and over examples seen."""
     fig, ax = plt.subplots(figsize=(6, 3.2), layout="constrained")
     ax.plot(epochs_seen, train_values, label=f"training {label}")
     ax.plot(epochs_seen, val_values, linestyle="--", label=f"validation {label}")
@@ -207,13 +208,13 @@ def plot_values(epochs_seen, examples_seen, train_values, val_values, label="los
 def spam_probability(
     text, model, tokenizer, device, max_length=None, pad_token_id=50256
 ):
-    """How probable the model finds it that a message is spam, from 0 to 1.
+    """The model's probability that a message is spam, from 0 to 1.
 
-    With max_length, the message is cut or padded to that many tokens, as `SpamDataset`
-    does: use it for a model that was trained on padded messages. A `Classifier` brings
-    its own pad_token_id. Without max_length, the message is cut to the model's context
-    and not padded. Raises ValueError for an empty text, and for one that ends with the
-    pad_token_id of a `Classifier`.
+    With max_length, the message is truncated or padded to that many tokens, as in
+    `SpamDataset`: use it for a model that was trained on padded messages. A
+    `Classifier` has its own pad_token_id. Without max_length, the message is truncated
+    to the context length and not padded. Raises ValueError for an empty text, and for
+    one that ends with the pad_token_id of a `Classifier`.
     """
     if max_length is not None:
         check_whole(max_length=max_length)
@@ -233,6 +234,6 @@ def spam_probability(
 def classify_review(
     text, model, tokenizer, device, max_length=None, pad_token_id=50256
 ):
-    """Say "spam" or "not spam" of a message, by its `spam_probability`."""
+    """Classify a message as "spam" or "not spam" by its `spam_probability`."""
     settings = model, tokenizer, device, max_length, pad_token_id
     return "spam" if spam_probability(text, *settings) > 0.5 else "not spam"

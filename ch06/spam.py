@@ -1,4 +1,4 @@
-"""The SMS Spam Collection: fetched, looked through, split without leaks (6.2).
+"""The SMS Spam Collection: downloaded, read, and split without leakage (6.2).
 
 Tables of messages have the columns Label ("ham" or "spam", later 0 or 1) and Text.
 """
@@ -21,7 +21,7 @@ URLS = (
 )
 ZIP_SHA256 = "1587ea43e58e82b14ff1f5425c88e17f8496bfcdb67a583dbff9eefaf9963ce3"
 ZIP_SIZE = 203_415  # bytes
-MEMBER = "SMSSpamCollection"  # the one file of the zip that is wanted
+MEMBER = "SMSSpamCollection"  # the file in the zip that we need
 MEMBER_SHA256 = "7d039a24a6083ed9ef0f806ebad56bbb976e3aeb8de05669173bfdc4996c239d"
 MEMBER_SIZE = 477_907  # bytes
 LABELS = {"ham": 0, "spam": 1}
@@ -29,10 +29,11 @@ SAMPLE = Path(__file__).with_name("sample.tsv")
 
 
 def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
-    """Fetch the collection's zip and write its one member to data_file_path.
+    """Download the zip of the collection and unzip its file to data_file_path.
 
-    url: one, or several mirrors. extracted_path is the folder of data_file_path. What
-    is there and whole stays. Raises FetchError, or ValueError for another collection.
+    url: one address, or several mirrors. extracted_path is the folder of
+    data_file_path. A file that is there and complete is kept. Raises FetchError if the
+    download fails, ValueError if the file is another collection.
     """
     if Path(data_file_path).exists():
         check_sha256(data_file_path, MEMBER_SHA256, MEMBER_SIZE)
@@ -44,7 +45,7 @@ def download_and_unzip_spam_data(url, zip_path, extracted_path, data_file_path):
 
 
 def read_messages(path):
-    """Read lines of label, tab, message. ValueError names the first that is not one."""
+    """Read lines of label, tab and message; ValueError names the first bad line."""
     lines = read_text(path).split("\n")
     rows = [line.partition("\t") for line in lines]
     for number, (label, _, text) in enumerate(rows, 1):
@@ -56,31 +57,31 @@ def read_messages(path):
             )
     df = pd.DataFrame([(label, text) for label, _, text in rows if label])
     if df.empty:
-        raise ValueError(f"{path} holds no messages")
+        raise ValueError(f"{path} contains no messages")
     return df.set_axis(["Label", "Text"], axis=1)
 
 
 def load_messages():
-    """The collection, fetched once; if it cannot be had, the course's own sample.
+    """The collection, downloaded once, or else the sample of the course.
 
     Prints which of the two it is.
     """
     folder = downloads_folder()
     path = folder / MEMBER
-    if path.is_dir():  # unzipped by hand into a folder of its own
+    if path.is_dir():  # somebody unzipped it into a folder of this name
         path /= MEMBER
     try:
         download_and_unzip_spam_data(URLS, folder / "sms_spam.zip", folder, path)
     except FetchError:
         path = SAMPLE
-        print("The collection cannot be had. The course's own small sample stands in.")
+        print("The collection cannot be downloaded. A small sample replaces it.")
     df = read_messages(path)
     print(f"{len(df):,} messages from {path.name}")
     return df
 
 
 def create_balanced_dataset(df, seed=123):
-    """All of the spam, and as many ham messages, drawn at random."""
+    """All spam messages, and as many ham messages, drawn at random."""
     spam, ham = df[df["Label"] == "spam"], df[df["Label"] == "ham"]
     if spam.empty or len(ham) < len(spam):
         raise ValueError(f"{len(spam)} spam and {len(ham)} ham cannot be balanced")
@@ -98,9 +99,9 @@ def check_classes(parts):
 
 
 def random_split(df, train_frac, validation_frac):
-    """Shuffle and cut: (train, validation, test). Of few messages one may be empty."""
+    """Shuffle and split: (train, validation, test). Parts of few rows may be empty."""
     if min(train_frac, validation_frac) < 0 or train_frac + validation_frac > 1 + 1e-9:
-        raise ValueError(f"{train_frac} and {validation_frac} are no parts of a whole")
+        raise ValueError(f"{train_frac} and {validation_frac} are not parts of a whole")
     df = df.sample(frac=1, random_state=123).reset_index(drop=True)
     train_end = int(len(df) * train_frac)
     validation_end = train_end + int(len(df) * validation_frac)
@@ -108,14 +109,15 @@ def random_split(df, train_frac, validation_frac):
 
 
 def split_messages(df, seed=123):
-    """Messages to (train, validation, test, left_over), with labels 0 and 1.
+    """Split messages: (train, validation, test, left_over), with labels 0 and 1.
 
-    Copies are dropped, near-copies stay together, the first three parts are half spam.
-    left_over is the ham that was not drawn, but for near-copies of what is trained on;
-    it may be empty. Raises ValueError for messages that are too few, or too alike.
+    Copies are dropped, near-copies stay in one part, and half of each of the first
+    three parts is spam. left_over is the ham that was not drawn, without near-copies of
+    the training and validation parts; it may be empty. Raises ValueError for messages
+    that are too few or too similar.
     """
     if not df["Label"].isin(LABELS).all():
-        raise ValueError("a message has another label than `ham` or `spam`")
+        raise ValueError("a message has a label other than `ham` and `spam`")
     df = df.drop_duplicates("Text").reset_index(drop=True)
     df["Group"] = near_duplicate_groups(df["Text"])
     balanced = create_balanced_dataset(df, seed)
@@ -129,12 +131,12 @@ def split_messages(df, seed=123):
 
 
 class SpamDataset(Dataset):
-    """(token ids, label) of the messages in a CSV file, or in a table.
+    """(token ids, label) of the messages in a CSV file or a table.
 
-    The columns are Label, 0 or 1, and Text. Every message is cut or padded to
-    max_length tokens, by default the longest one's; a pad_token_id of None leaves them
-    unpadded, for batches that pad themselves. Raises ValueError naming the first row
-    with another label, or without a text.
+    The columns are Label, 0 or 1, and Text. Each message is truncated or padded to
+    max_length tokens, by default to the longest message. With pad_token_id None it is
+    not padded, because the loader will do that. Raises ValueError naming the first row
+    with another label or without a text.
     """
 
     def __init__(self, csv_file, tokenizer, max_length=None, pad_token_id=50256):

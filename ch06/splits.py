@@ -11,32 +11,32 @@ from sklearn.preprocessing import MultiLabelBinarizer
 
 from support.words import cut_words
 
-NUM_CELLS = 2_000_000  # pairs of texts that are compared at a time, for memory's sake
+NUM_CELLS = 2_000_000  # how many pairs of texts are compared at a time, to limit memory
 
 
 def words_of(text):
-    """The different words of a message, all digits alike: "Call 12!" -> call 00 !"""
+    """The set of words of a message, with 0 for each digit: "Call 12!" -> call 00 !"""
     return {re.sub(r"\d", "0", word) for word in cut_words(text)}
 
 
 def near_duplicate_groups(texts, threshold=0.8):
-    """A number for each text, the same for those that are nearly the same.
+    """A group number for each text; near-duplicates have the same number.
 
-    Nearly the same: of the words of both together, at least `threshold` are in both
-    (Jaccard's index); and so on from neighbour to neighbour. A text without words is
-    like no other.
+    Two texts are near-duplicates if at least the share `threshold` of all their words
+    is in both (the Jaccard index). A group also has the near-duplicates of its members.
+    A text without words is a group of its own.
     """
     sets = [frozenset(words_of(text)) for text in texts]
-    different = sorted({*sets} - {frozenset()}, key=len)  # the shortest first
+    different = sorted({*sets} - {frozenset()}, key=len)  # shortest first
     if not different:
         return np.arange(len(sets))
     words = MultiLabelBinarizer(sparse_output=True).fit_transform(different)
-    size = words.getnnz(axis=1)  # words: (num_sets, num_words), 1 if it is there
-    groups = np.arange(len(size))  # each set begins as a group of its own
-    step = NUM_CELLS // len(size) + 1  # rows of a block
+    size = words.getnnz(axis=1)  # words: (num_sets, num_words), 1 if a set has it
+    groups = np.arange(len(size))  # at first each set is a group
+    step = NUM_CELLS // len(size) + 1  # rows per block
     for start in range(0, len(size), step):
         block = slice(start, start + step)
-        first = np.searchsorted(size / size[start], threshold)  # before: too short
+        first = np.searchsorted(size / size[start], threshold)  # others are too short
         both = (words[first : block.stop] @ words[block].T).tocoo()  # words in common
         row, column = both.row + first, both.col + start
         near = both.data / (size[row] + size[column] - both.data) >= threshold
@@ -48,21 +48,22 @@ def near_duplicate_groups(texts, threshold=0.8):
 
 
 def group_split(df, seed=123, shares=(7, 1, 2)):
-    """Split in these proportions by the column Group: (train, validation, test).
+    """Split by the column Group in these proportions: (train, validation, test).
 
-    A group stays together, and each part has about the same share of each Label. With
-    few groups the proportions are coarser, but no part is empty; a group that is too
-    large for the other parts is trained on. Raises ValueError for fewer than three.
+    Each group stays together, and each part has about the same share of each Label.
+    With few groups the proportions are only approximate, but no part is empty. A group
+    that is too large for the other parts goes to the training part. Raises ValueError
+    for fewer than three groups.
     """
     num_groups = df["Group"].nunique()
     if num_groups < len(shares):
         raise ValueError(
             f"{len(df)} texts cannot be split in three: near-copies stay together, and "
-            f"they make {num_groups} groups. Take more texts, and different ones"
+            f"so there are only {num_groups} groups. Use more and different texts"
         )
     num_folds = min(sum(shares), num_groups)
     held_out = [max(min(n, 1), num_folds * n // sum(shares)) for n in shares[1:]]
-    counts = df["Label"].value_counts()  # labels too rare for every fold join the first
+    counts = df["Label"].value_counts()  # rare labels count as the most frequent one
     is_rare = df["Label"].map(counts) < num_folds
     labels = df["Label"].mask(is_rare, counts.index[0])
     folds = StratifiedGroupKFold(num_folds, shuffle=True, random_state=seed)
@@ -71,7 +72,7 @@ def group_split(df, seed=123, shares=(7, 1, 2)):
         fold[members] = i
     size = np.bincount(fold)
     if size.max() > 2 * len(df) / num_folds:
-        fold = np.argsort(np.argsort(-size))[fold]  # the largest first
+        fold = np.argsort(np.argsort(-size))[fold]  # largest fold first
     test_start = num_folds - held_out[1]
     train_end = test_start - held_out[0]
     is_train, is_test = fold < train_end, fold >= test_start

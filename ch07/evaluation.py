@@ -1,7 +1,7 @@
-"""How good the answers are, without a second model to ask (7.8).
+"""Scores for answers, without a second model (7.8).
 
-An entry is a dict of instruction, input and output, maybe of its category and more;
-its output is the reference that an answer is compared with.
+An entry is a dict with instruction, input and output, and maybe a category and more.
+Its output is the reference that an answer is compared with.
 """
 
 import re
@@ -26,7 +26,7 @@ QUOTES, STOPS = "\"'“”‘’„«»「」", ".!?。।؟۔"  # of several sc
 
 
 class Answer(NamedTuple):
-    """A text, and whether the model ended it by itself."""
+    """A text, and whether the model ended it itself."""
 
     text: str
     has_ended: bool
@@ -41,10 +41,10 @@ def generate_answers(
     prompts=None,
     eos_id=None,
 ):
-    """The likeliest Answer to each entry, in batches of prompts of similar length.
+    """The most probable Answer to each entry, computed in batches of similar length.
 
-    prompts: token ids for each entry, by default in Alpaca's form; eos_id: the token
-    that ends an answer, by default the end of text.
+    prompts: token ids for each entry, by default in the Alpaca format; eos_id: the
+    token that ends an answer, by default the end-of-text token.
     """
     if prompts is None:
         prompts = [tokenizer.encode_ordinary(format_prompt(entry)) for entry in entries]
@@ -69,45 +69,45 @@ def generate_answers(
 
 
 def copy_input(entry):
-    """The control: who says the input back, or else the instruction, is how good?"""
+    """A baseline: the Answer that repeats the input, or else the instruction."""
     return Answer(entry["input"] or entry["instruction"], True)
 
 
 def normalize(text):
-    """Lower case, single spaces, no quotes around or full stop behind: "Yes." -> yes"""
+    """Lower case, single spaces, no outer quotes and no full stop: "Yes." -> yes"""
     text = " ".join(fold_text(text).split()).strip(QUOTES + " ")
-    return text.rstrip(QUOTES + STOPS + " ") or text  # it may be a mark and no more
+    return text.rstrip(QUOTES + STOPS + " ") or text  # a text of marks alone stays
 
 
 def repetition(text):
-    """The share of a text's runs of three words that have been there before."""
+    """The share of a text's trigrams, of three words, that repeat earlier ones."""
     words = separate(text).split()
-    runs = list(zip(words, words[1:], words[2:]))
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+    trigrams = list(zip(words, words[1:], words[2:]))
+    return 1 - len(set(trigrams)) / len(trigrams) if trigrams else 0.0
 
 
-def words_alone(text):
-    """The words of a text in order, without its marks: "It's 5!" -> it s 5"""
+def list_words(text):
+    """The words of a text in order, without punctuation: "It's 5!" -> it s 5"""
     return [word for word in cut_words(text.replace("_", " ")) if word[0].isalnum()]
 
 
 def rouge_l(reference, text):
     """F1 of the longest common subsequence of words (Lin 2004), from 0 to 1."""
-    if normalize(reference) == normalize(text):  # also where there is no word at all
+    if normalize(reference) == normalize(text):  # also if neither has a word
         return 1.0
-    tokenizer = SimpleNamespace(tokenize=words_alone)  # its own knows a to z only
+    tokenizer = SimpleNamespace(tokenize=list_words)  # the default drops all but a to z
     scorer = RougeScorer(["rougeL"], tokenizer=tokenizer)
     return scorer.score(reference, text)["rougeL"].fmeasure
 
 
 def score_answers(entries, answers):
-    """A table with a row an entry: its category, if any, and its answer's figures."""
+    """A table with one row per entry: its category, if any, and its scores."""
     if not entries:
         raise ValueError("there are no entries whose answers could be scored")
     rows = []
     for entry, answer in zip(entries, answers, strict=True):
         reference, text = entry["output"], answer.text
-        figures = {
+        scores = {
             "category": entry.get("category", ""),
             "ended": float(answer.has_ended),
             "repetition": repetition(text),
@@ -115,12 +115,12 @@ def score_answers(entries, answers):
             "normalized": float(normalize(text) == normalize(reference)),
             "rouge_l": rouge_l(reference, text),
         }
-        rows.append(figures)
+        rows.append(scores)
     return pd.DataFrame(rows)
 
 
 def draw_distractors(entries, num_distractors=3, seed=123):
-    """For each entry outputs of others, of its category where there are enough.
+    """For each entry, outputs of other entries, of the same category if possible.
 
     Raises ValueError if an entry has fewer than num_distractors others to draw from.
     """
@@ -131,7 +131,7 @@ def draw_distractors(entries, num_distractors=3, seed=123):
         if len(others) < num_distractors:
             raise ValueError(
                 f"{num_distractors} distractors are wanted and there are {len(others)} "
-                "other outputs: take more entries, or fewer distractors"
+                "other outputs: use more entries or fewer distractors"
             )
         kind = entry.get("category")
         same = {e["output"] for e in entries if e.get("category") == kind}
@@ -155,7 +155,7 @@ def answer_losses(model, tokenizer, entry, outputs):
 
 
 def prefers_references(model, tokenizer, entries, num_distractors=3, seed=123):
-    """For each entry 1.0 if its output is likelier per token than its distractors."""
+    """For each entry, 1.0 if its output has a lower loss than all its distractors."""
     found = []
     distractors = draw_distractors(entries, num_distractors, seed)
     for entry, others in zip(tqdm(entries, leave=False), distractors):
@@ -165,11 +165,11 @@ def prefers_references(model, tokenizer, entries, num_distractors=3, seed=123):
 
 
 def paired_bootstrap(before, after, num_draws=10_000, seed=123):
-    """By how much a figure rose, and where that rise lies in 95 of 100 draws.
+    """The mean increase from before to after, and its 95% bootstrap interval.
 
-    before, after: one value an entry. Each draw takes entries with replacement, both
-    values of an entry together (Efron & Tibshirani 1993, 13.3). Returns (rise, low,
-    high). Raises ValueError unless both have a value for each of the same entries.
+    before, after: one value for each entry. The entries are resampled, and both values
+    of an entry stay together (Efron & Tibshirani 1993, 13.3). Returns (increase, low,
+    high). Raises ValueError unless both have one value for each of the same entries.
     """
     before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if before.ndim != 1 or before.shape != after.shape or len(before) < 2:
@@ -184,18 +184,18 @@ def paired_bootstrap(before, after, num_draws=10_000, seed=123):
     return rises.mean(), *drawn.confidence_interval
 
 
-def holds(reference, text):
-    """Whether a text holds the reference somewhere, word for word, both normalized."""
+def contains_reference(reference, text):
+    """Whether a text contains the reference, word for word, both normalized."""
     pattern = rf"(?<!\w){re.escape(normalize(reference))}(?!\w)"
     return re.search(pattern, normalize(text)) is not None
 
 
 @torch.no_grad()
 def loss_parts(model, prompts, answers, end_id, batch_size=2):
-    """Nats of each answer's tokens, nats of its end, number of both: (num_answers, 3).
+    """Split the losses of answers between their tokens and their end: (num_answers, 3).
 
-    prompts and answers are token ids. The first two columns over the third are the
-    loss per token.
+    The columns are the nats of an answer's tokens, the nats of its end, and the number
+    of tokens with the end. prompts and answers are token ids.
     """
     rows, device = [], model.tok_emb.weight.device
     pairs = zip(prompts, answers, strict=True)

@@ -1,7 +1,7 @@
-"""Fine-tuning on answers, and what to do when memory is short (7.5, 7.6).
+"""Fine-tuning on answers, and ways to use less memory (7.5, 7.6).
 
-Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens), with
-targets of -100 where none counts.
+Shapes: b = batch; input_batch and target_batch are token ids, (b, num_tokens). Targets
+of -100 are ignored.
 """
 
 from contextlib import closing, contextmanager
@@ -21,7 +21,7 @@ from support.device.device import autocast
 
 @contextmanager
 def only_at_targets(model, target_batch):
-    """In a `with` block the model's logits are (num_targets, vocab_size): no others.
+    """In a `with` block, compute logits only at targets: (num_targets, vocab_size).
 
     The output layer, a fifth to a third of a small model's work, then skips prompts and
     padding.
@@ -38,7 +38,7 @@ def only_at_targets(model, target_batch):
 
 
 def calc_answer_loss(input_batch, target_batch, model, device):
-    """What `calc_loss_batch` does, with logits at targets only."""
+    """The same loss as `calc_loss_batch`, with logits computed only at targets."""
     inputs, targets = input_batch.to(device), target_batch.to(device)
     with only_at_targets(model, targets):
         logits = model(inputs)  # (num_targets, vocab_size)
@@ -54,10 +54,10 @@ def add_answer_gradients(
     dtype=torch.float32,
     calc_loss=calc_answer_loss,
 ):
-    """What `add_gradients` does, with logits at targets only, one part at a time.
+    """The same gradients as `add_gradients`, but in parts and with logits at targets.
 
-    The parts count by their targets, so that the sum is the whole batch's gradient.
-    dtype: what matrix products are computed in, float32 or bfloat16.
+    Each part is weighted by its number of targets, so that the sum is the gradient of
+    the whole batch. dtype: that of matrix multiplications, float32 or bfloat16.
     """
     num_targets = count_targets(target_batch)
     for inputs, targets in zip(
@@ -83,12 +83,13 @@ def finetune(
     calc_loss=calc_answer_loss,
     num_parts=1,
 ):
-    """Train with a learning rate that rises and falls; evaluate every eval_freq steps.
+    """Train with warm-up and cosine decay; evaluate every eval_freq steps.
 
-    Each evaluation takes the loss of all of val_loader, and of as many batches of
-    train_loader. dtype: what matrix products are computed in. calc_loss: the loss that
-    is lowered and reported; num_parts: into how many a batch is cut. Returns three
-    lists of one length: train losses, validation losses, steps taken.
+    Each evaluation computes the loss of all batches of val_loader, and of the same
+    number of batches of train_loader. dtype: that of matrix multiplications. calc_loss:
+    the loss for training and evaluation. num_parts: how many parts a batch is split
+    into. Returns three lists of the same length: training losses, validation losses,
+    and the number of steps before each evaluation.
     """
     for loader in (train_loader, val_loader):
         check_training(loader, num_epochs, eval_freq)
@@ -118,15 +119,15 @@ def finetune(
     return train_losses, val_losses, track_steps
 
 
-class SharedStart:
-    """Keys and values of the tokens that all rows of a batch begin with (a KVCache)."""
+class SharedPrefix:
+    """Keys and values of the prefix that all rows of a batch share (a KVCache)."""
 
     def __init__(self):
-        self.num_tokens = 0  # that all blocks have stored
-        self.store = []  # each block's two, (1, n_kv_heads, num_tokens, head_dim)
+        self.num_tokens = 0  # of the prefix, when all blocks have stored it
+        self.store = []  # a pair per block, each (1, n_kv_heads, num_tokens, head_dim)
 
     def append(self, layer, keys, values):
-        """Keep a block's first ones; put them before those of all rows that follow."""
+        """Store a block's first keys and values; put them before all later ones."""
         if self.num_tokens == 0:
             self.store.append((keys, values))
             return keys, values
@@ -134,23 +135,23 @@ class SharedStart:
         return [torch.cat(pair, dim=2) for pair in zip(start, (keys, values))]
 
 
-def count_shared(input_batch, target_batch):
-    """How many tokens, before the first target, all rows of a batch begin with."""
+def count_shared_prefix(input_batch, target_batch):
+    """The length of the prefix that all rows share, at most up to the first target."""
     is_shared = (input_batch == input_batch[0]) & (target_batch == -100)
     return is_shared.all(dim=0).int().cumprod(dim=0).sum().item()
 
 
-def calc_shared_loss(input_batch, target_batch, model, device):
-    """What `calc_answer_loss` does, with the start that rows share computed once.
+def calc_shared_prefix_loss(input_batch, target_batch, model, device):
+    """The same loss as `calc_answer_loss`; a shared prefix is computed only once.
 
-    The rows' gradients meet in that start. Without dropout.
+    The prefix gets the gradients of all rows. Without dropout.
     """
-    num_shared = count_shared(input_batch, target_batch)
+    num_shared = count_shared_prefix(input_batch, target_batch)
     inputs, targets = input_batch.to(device), target_batch.to(device)
     positions = torch.arange(inputs.shape[1], device=device)
     is_seen = positions[num_shared:, None] >= positions  # (num_rest, num_tokens)
-    start, counts = SharedStart(), targets[:, num_shared:] != -100
-    # by plain products: in bfloat16 a CPU is slow at fused attention's gradients
+    start, counts = SharedPrefix(), targets[:, num_shared:] != -100
+    # not fused: on a CPU the gradients of fused attention are slow in bfloat16
     with sdpa_kernel(SDPBackend.MATH):
         if num_shared:
             shared = inputs[:1, :num_shared], positions[:num_shared]
@@ -162,18 +163,19 @@ def calc_shared_loss(input_batch, target_batch, model, device):
 
 
 def checkpoint_blocks(model):
-    """Let every block forget its activations and compute them again when needed.
+    """Do not store the activations of blocks, but compute them again when needed.
 
-    Memory for the layers' inputs alone, for a second forward pass (Chen et al. 2016).
+    This needs memory only for the inputs of the blocks, and time for a second forward
+    pass (gradient checkpointing, Chen et al. 2016).
     """
     for block in model.trf_blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def halve_frozen(model):
-    """Keep what is not trained in bfloat16: two bytes a number instead of four.
+    """Change the frozen parameters to bfloat16: two bytes per number instead of four.
 
-    Computing then needs `autocast` to bfloat16; `finetune` does it with that dtype.
+    The model then needs `autocast` to bfloat16, which `finetune` does with that dtype.
     """
     for parameter in model.parameters():
         if not parameter.requires_grad:

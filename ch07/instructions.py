@@ -1,6 +1,6 @@
 """Instructions and their answers: from a JSON file to batches (7.2 and 7.3).
 
-An entry is a dict of texts: instruction, input (may be empty), output. Shapes: b =
+An entry is a dict of texts: instruction, input (may be empty) and output. Shapes: b =
 batch; inputs and targets are token ids, (b, num_tokens), padded on the right.
 """
 
@@ -19,15 +19,15 @@ from support.download.files import read_json, size_of
 
 DATA = Path(__file__).with_name("instruction-data.json")
 KEYS = ("instruction", "input", "output")
-RESPONSE = "\n\n### Response:\n"  # stands between the instruction and its answer
+RESPONSE = "\n\n### Response:\n"  # between the instruction and its answer
 
 
 def download_and_load_file(file_path, url=None):
-    """The entries of a JSON file; it is fetched from url first if it is not there.
+    """The entries of a JSON file; if it does not exist, it is downloaded from url.
 
-    A file with an entry on each line (JSON Lines) will do too. Raises ValueError naming
-    the first entry that lacks a key, or whose instruction or output is empty;
-    FetchError if the file cannot be had.
+    The file may have one entry on each line instead (JSON Lines). Raises ValueError
+    naming the first entry that lacks a key, or whose instruction or output is empty;
+    FetchError if the download fails.
     """
     if url and size_of(file_path) is None:
         fetch(url, file_path)
@@ -40,7 +40,7 @@ def download_and_load_file(file_path, url=None):
 
 
 def check_entry(entry, where="the entry"):
-    """Raise ValueError if one of the texts is missing, or empty where it may not be."""
+    """Raise ValueError if a text is missing, or the instruction or output is empty."""
     if not isinstance(entry, dict):
         raise ValueError(f"{where} is not a dict: {str(entry)[:40]!r}")
     for key in KEYS:
@@ -52,7 +52,7 @@ def check_entry(entry, where="the entry"):
 
 
 def format_input(entry):
-    """The instruction, and its input if there is one, in Alpaca's form."""
+    """The instruction, and its input if there is one, in the Alpaca format."""
     instruction_text = (
         "Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request."
@@ -63,16 +63,16 @@ def format_input(entry):
 
 
 def format_prompt(entry):
-    """All that stands before the answer, in training and when the model is asked."""
+    """Everything before the answer, in training and in inference."""
     return format_input(entry) + RESPONSE
 
 
 def split_entries(data, seed=123):
-    """Split 85 : 5 : 10, each category alike if there are: (train, validation, test).
+    """Split entries, and any category, 85 : 5 : 10: (train, validation, test).
 
-    Prompts that are much alike, with 6 of 10 words in common, stay on one side. Few
-    entries are split more coarsely; no part is empty. Raises ValueError for entries
-    that do not make three parts.
+    Similar prompts, with 6 of 10 words in common, stay in one part. With few entries
+    the proportions are only approximate, but no part is empty. Raises ValueError for
+    entries that cannot be split in three.
     """
     df = pd.DataFrame({"Label": [str(entry.get("category", "")) for entry in data]})
     df["Group"] = near_duplicate_groups([*map(format_question, data)], threshold=0.6)
@@ -81,17 +81,17 @@ def split_entries(data, seed=123):
 
 
 def format_question(entry):
-    """Instruction and input without the form around them."""
+    """The instruction and the input without the format around them."""
     return f"{entry['instruction']} {entry['input']}".strip()
 
 
 class InstructionDataset(Dataset):
     """The token ids of each entry, a list: its prompt, then its output.
 
-    With mask_prompt, a pair: the list, and how many of its ids are the prompt, which
-    `custom_collate_fn` then leaves out of the targets. Raises ValueError naming an
-    entry that is longer than max_length tokens with the end-of-text token that the
-    batches append.
+    With mask_prompt each item is a pair: the list, and the number of ids in the prompt,
+    which `custom_collate_fn` then excludes from the targets. Raises ValueError naming
+    an entry with more than max_length tokens, where the end-of-text token that batches
+    append counts, too.
     """
 
     def __init__(self, data, tokenizer, max_length=None, mask_prompt=False):
@@ -122,19 +122,19 @@ class InstructionDataset(Dataset):
 
 
 def custom_collate_draft_1(batch, pad_token_id=50256, device="cpu"):
-    """Rows of token ids to one tensor, filled up to the longest: (b, num_tokens)."""
+    """Pad rows of token ids to the longest row: a tensor (b, num_tokens)."""
     longest = max(map(len, batch))
     rows = [row + [pad_token_id] * (longest - len(row)) for row in batch]
     return torch.tensor(rows, device=device)
 
 
 def custom_collate_draft_2(batch, pad_token_id=50256, device="cpu"):
-    """Inputs and targets, the tokens one place on; the last target ends the text."""
+    """Inputs, and targets shifted by one position; the last target ends the text."""
     ended = custom_collate_draft_1(
         [row + [pad_token_id] for row in batch], pad_token_id
     )
     inputs = ended[:, :-1]  # (b, num_tokens)
-    targets = ended[:, 1:].clone()  # or a mark in the targets would be one in both
+    targets = ended[:, 1:].clone()  # a change of the targets must not change inputs
     return inputs.to(device), targets.to(device)
 
 
@@ -145,23 +145,23 @@ def custom_collate_fn(
     allowed_max_length=None,
     device="cpu",
 ):
-    """Inputs and targets (b, num_tokens); of the padding, only the first is a target.
+    """Inputs and targets, (b, num_tokens); only the first padding token is a target.
 
-    batch: lists of token ids, all of which are targets; or pairs of such a list and how
-    many of its ids are the prompt, of which none is. Raises ValueError if not one
-    target is left, and for settings that cannot be meant.
+    batch: lists of token ids, which are all targets; or pairs of such a list and the
+    number of ids in its prompt, which are not targets. Raises ValueError if no target
+    is left, and for impossible settings.
     """
     check_whole(0, pad_token_id=pad_token_id)
     check_whole(num_entries=len(batch))
     if allowed_max_length is not None:
         check_whole(allowed_max_length=allowed_max_length)
-    if ignore_index >= 0:  # it could be a token's id
+    if ignore_index >= 0:  # other values may be token ids
         raise ValueError(f"ignore_index is {ignore_index}; it must be below 0")
     pairs = [item if isinstance(item, tuple) else (item, 0) for item in batch]
     rows, prompt_lengths = zip(*pairs)
     inputs, targets = custom_collate_draft_2(rows, pad_token_id)
     for row, prompt_length, target in zip(rows, prompt_lengths, targets):
-        target[len(row) :] = ignore_index  # padding, but for the first: end of text
+        target[len(row) :] = ignore_index  # padding, except the end-of-text token
         target[: max(prompt_length - 1, 0)] = ignore_index
     inputs = inputs[:, :allowed_max_length].to(device)
     targets = targets[:, :allowed_max_length].to(device)
@@ -174,7 +174,7 @@ def custom_collate_fn(
 
 
 def create_instruction_loader(dataset, batch_size, pad_token_id, seed=123):
-    """A loader of (inputs, targets) in length buckets: every entry once an epoch."""
+    """A loader of (inputs, targets) in length buckets, each entry once an epoch."""
     lengths = [len(token_ids) for token_ids in dataset.encoded_texts]
     buckets = LengthBuckets(lengths, batch_size, seed)
     collate_fn = partial(custom_collate_fn, pad_token_id=pad_token_id)

@@ -1,4 +1,4 @@
-"""A larger model as a judge of answers, by a local Ollama server (7.8)."""
+"""A larger model that judges answers, on a local Ollama server (7.8)."""
 
 import json
 import math
@@ -18,16 +18,16 @@ SCORE = {
     "properties": {"score": {"type": "integer", "minimum": 0, "maximum": 100}},
     "required": ["score"],
 }
-LONGEST = 2**20  # bytes of a server's reply
-PATIENCE = 3  # questions in a row that may stay without a reply
+MAX_REPLY_BYTES = 2**20  # bytes of a server's reply
+MAX_UNANSWERED = 3  # questions in a row without a reply before we stop
 
 
 class OllamaError(Exception):
-    """The server cannot be asked, or does not answer as it should."""
+    """The server cannot be reached, or its reply is not valid."""
 
 
-class NoJudge(OllamaError):
-    """There is no such server, or no such model: asking again is no use."""
+class NoJudgeError(OllamaError):
+    """There is no such server or model, so another try is useless."""
 
 
 def check_if_running(process_name):
@@ -37,17 +37,17 @@ def check_if_running(process_name):
 
 
 def post(url, data, timeout):
-    """Send JSON to a server: the status and the bytes of its reply.
+    """Send JSON to a server; return the status and the bytes of its reply.
 
-    Raises OllamaError for a reply that is not complete within `timeout` seconds, or is
-    longer than LONGEST; NoJudge when there is nobody to send it to.
+    Raises OllamaError for a reply that is not complete within `timeout` seconds, or has
+    more than MAX_REPLY_BYTES; NoJudgeError if no server can be reached.
     """
     settings = {"timeout": (3, None), "stream": True, "allow_redirects": False}
     with WatchedSession() as session:
-        session.set_deadline(timeout)  # in all, however slowly the bytes come
+        session.set_deadline(timeout)  # in total, even if bytes keep coming slowly
         try:
             with session.post(url, json=data, **settings) as reply:
-                body, fault = reply.raw.read(LONGEST + 1), None
+                body, fault = reply.raw.read(MAX_REPLY_BYTES + 1), None
         except NETWORK_ERRORS as error:
             fault = error
     if session.expired:
@@ -55,16 +55,16 @@ def post(url, data, timeout):
     if fault and session.sockets:
         raise OllamaError("broke off before its answer was complete")
     if isinstance(fault, ValueError):
-        raise NoJudge(f"cannot be asked: {one_line(fault)}")
+        raise NoJudgeError(f"cannot be asked: {one_line(fault)}")
     if fault:
-        raise NoJudge("is not there: `ollama serve` starts it")
-    if len(body) > LONGEST:
-        raise OllamaError(f"sent more than {LONGEST:,} bytes")
+        raise NoJudgeError("is not there: `ollama serve` starts it")
+    if len(body) > MAX_REPLY_BYTES:
+        raise OllamaError(f"sent more than {MAX_REPLY_BYTES:,} bytes")
     return reply.status_code, body
 
 
 def read_answer(status, body, model):
-    """The model's answer in a server's reply; OllamaError when it holds none."""
+    """The model's answer in a server's reply; OllamaError if there is none."""
     answer = None
     try:
         reply = json.loads(body)
@@ -74,20 +74,22 @@ def read_answer(status, body, model):
         words = f"does not speak Ollama's protocol (status {status})"
         raise OllamaError(words) from None
     except (TypeError, LookupError):
-        pass  # not the form of an answer: `said` shows it
+        pass  # this is no answer: the error below shows it
     if status == 200 and isinstance(answer, str):
         return printable(answer)
     if status == 404:
-        raise NoJudge(f"says {said}; `ollama pull {model}` fetches a missing model")
+        raise NoJudgeError(
+            f"says {said}; `ollama pull {model}` fetches a missing model"
+        )
     raise OllamaError(f"says {said}")
 
 
 def query_model(prompt, model="llama3", url=OLLAMA_URL, schema=None, timeout=300):
     """A model's answer to a prompt; schema: the JSON Schema that it must follow.
 
-    Control characters are spelled out, so that the answer can be printed. Raises
-    OllamaError when no complete answer comes within `timeout` seconds, or what comes is
-    not Ollama's protocol; NoJudge when there is no such server or model.
+    Control characters are written as escapes, so that the answer can be printed. Raises
+    OllamaError if no complete answer comes within `timeout` seconds, or the reply does
+    not follow Ollama's protocol; NoJudgeError if there is no such server or model.
     """
     messages = [{"role": "user", "content": prompt}]
     data = {"model": model, "messages": messages, "options": OPTIONS, "stream": False}
@@ -101,7 +103,7 @@ def query_model(prompt, model="llama3", url=OLLAMA_URL, schema=None, timeout=300
 
 
 def judge_prompt(entry, answer):
-    """What the judge is asked about one answer."""
+    """The prompt that asks the judge about one answer."""
     return (
         f"Here is an instruction: `{format_question(entry)}`\n"
         f"This answer is known to be right: `{entry['output']}`\n"
@@ -111,11 +113,11 @@ def judge_prompt(entry, answer):
 
 
 def read_score(reply):
-    """The whole number from 0 to 100 that is all of a judge's reply.
+    """Read the score, a whole number from 0 to 100, in a judge's reply.
 
-    Read are {"score": 85}, 85, "85", 85.0, Score: 85 and 85/100, also between three
-    backticks and after </think>. OllamaError for anything else: a score in a sentence,
-    a fraction, true.
+    It accepts {"score": 85}, 85, "85", 85.0, Score: 85 and 85/100, also between three
+    backticks and after </think>. It raises OllamaError for anything else, for example a
+    score in a sentence, a fraction, or true.
     """
     text = reply.rpartition("</think>")[2]
     if text.count("```") == 2:
@@ -134,15 +136,16 @@ def read_score(reply):
 
 
 def generate_model_scores(json_data, json_key, model="llama3", url=OLLAMA_URL):
-    """The judge's score, 0 to 100, of the answer that each entry has at json_key.
+    """The judge's scores, from 0 to 100, of the entries' answers at json_key.
 
-    An empty answer scores 0 unasked. An entry whose score cannot be had is named, and
-    has nan. A server that is gone, or leaves PATIENCE questions in a row without a
-    reply, is not asked again; OllamaError if it has given no score before.
+    An empty answer scores 0, and the judge is not asked. If a score cannot be obtained,
+    a message names the entry, and its score is nan. A server that is gone, or has not
+    replied to MAX_UNANSWERED questions in a row, is not asked again. Raises OllamaError
+    if it has given no score before.
     """
     scores = [math.nan if entry[json_key].strip() else 0 for entry in json_data]
     to_ask = [i for i, score in enumerate(scores) if math.isnan(score)]
-    num_silent = 0  # questions without a reply, in a row
+    num_silent = 0  # questions in a row without a reply
     for i in tqdm(to_ask, desc="judging", unit="answer", leave=False):
         prompt = judge_prompt(json_data[i], json_data[i][json_key])
         try:
@@ -151,7 +154,7 @@ def generate_model_scores(json_data, json_key, model="llama3", url=OLLAMA_URL):
             num_silent = 0
             scores[i] = read_score(reply)
         except OllamaError as error:
-            is_over = isinstance(error, NoJudge) or num_silent == PATIENCE
+            is_over = isinstance(error, NoJudgeError) or num_silent == MAX_UNANSWERED
             if is_over and all(math.isnan(scores[j]) for j in to_ask):
                 raise
             say(f"entry {i} has no score: {error}")

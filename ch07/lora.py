@@ -1,4 +1,4 @@
-"""LoRA: fine-tuning by two thin matrices beside each frozen one (7.5; Hu et al. 2021).
+"""LoRA: fine-tuning with two small matrices for each frozen one (7.5; Hu et al. 2021).
 
 Shapes: b = batch; A is (in_dim, rank), B is (rank, out_dim).
 """
@@ -13,22 +13,22 @@ from support.weights.checkpoint import load_parameters, open_saved, save_weights
 
 
 class LoRALayer(nn.Module):
-    """x (b, num_tokens, in_dim) -> alpha / rank * x A B: zero as long as B is zero."""
+    """x (b, num_tokens, in_dim) -> alpha / rank * x A B, which is 0 while B is 0."""
 
     def __init__(self, in_dim, out_dim, rank, alpha):
         super().__init__()
         if not is_whole(rank):
-            raise ValueError(f"the rank is {rank}; it must be 1 or more, and whole")
+            raise ValueError(f"the rank is {rank}; it must be a whole number above 0")
         if not is_number(alpha) or alpha <= 0:
             raise ValueError(f"alpha is {alpha}; it must be a number above 0")
         self.A = nn.Parameter(torch.empty(in_dim, rank))
-        nn.init.kaiming_uniform_(self.A.T, a=math.sqrt(5))  # as nn.Linear begins
+        nn.init.kaiming_uniform_(self.A.T, a=math.sqrt(5))  # as in nn.Linear
         self.B = nn.Parameter(torch.zeros(rank, out_dim))
         self.rank, self.alpha = rank, alpha
 
     @property
     def scaling(self):
-        """How strongly the change counts."""
+        """The factor of the LoRA output."""
         return self.alpha / self.rank
 
     def forward(self, x):
@@ -50,7 +50,7 @@ class LinearWithLoRA(nn.Module):
 
     @property
     def weight(self):
-        """Both as one matrix, (out_dim, in_dim): it computes the same."""
+        """The weight of one linear layer that computes the same, (out_dim, in_dim)."""
         change = self.lora.scaling * (self.lora.A @ self.lora.B).T
         return (self.linear.weight + change).to(self.linear.weight.dtype)
 
@@ -59,7 +59,7 @@ class LinearWithLoRA(nn.Module):
 
 
 def replace_linear_with_lora(model, rank, alpha):
-    """Put a LinearWithLoRA in the place of every linear layer of a model."""
+    """Replace every linear layer of a model by a LinearWithLoRA."""
     for name, module in model.named_children():
         if isinstance(module, LinearWithLoRA):
             raise ValueError(f"{name} has a LoRA layer already: merge_lora first")
@@ -71,13 +71,13 @@ def replace_linear_with_lora(model, rank, alpha):
 
 @torch.no_grad()
 def merge_lora(model):
-    """Put linear layers that compute the same back: no trace and no cost of LoRA.
+    """Replace every LinearWithLoRA by one linear layer that computes the same.
 
-    Their weights and biases are frozen, or trained, as they were beside LoRA.
+    Its weight and bias are frozen or trainable as those of the layer in it were.
     """
     for name, module in model.named_children():
         if isinstance(module, LinearWithLoRA):
-            # a new parameter: an output layer may share its own with the embedding
+            # a new parameter, because the old one may be tied to the embedding
             is_trained = module.linear.weight.requires_grad
             module.linear.weight = nn.Parameter(module.weight, is_trained)
             setattr(model, name, module.linear)
@@ -92,13 +92,13 @@ def adapter_parameters(model):
 
 
 def save_adapter(path, model, rank, alpha, **metadata):
-    """Write the matrices A and B alone: some hundredths of what the model takes."""
+    """Write only the matrices A and B: a few percent of the model's size."""
     cfg = {"rank": rank, "alpha": alpha}
     save_weights(path, adapter_parameters(model), cfg, **metadata)
 
 
 def adapter_shapes(model, rank):
-    """The shapes of the matrices A and B that a model would get, by name."""
+    """The shapes that the matrices A and B of a model would have, by name."""
     shapes = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
@@ -108,10 +108,10 @@ def adapter_shapes(model, rank):
 
 
 def load_adapter(path, model):
-    """Freeze a model, add LoRA layers to it, and read what `save_adapter` wrote.
+    """Freeze a model, add LoRA layers, and read what `save_adapter` wrote.
 
-    path: or what `open_saved` has made of it. Raises ValueError for a damaged file and
-    for a model of other sizes, which stays as it was.
+    path may also be a file that `open_saved` has opened. Raises ValueError for a
+    damaged file and for a model of other sizes, which is not changed then.
     """
     file = open_saved(path)
     cfg = file.config(rank=int, alpha=int | float)

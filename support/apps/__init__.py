@@ -2,6 +2,5 @@
 
 `python -m support.apps.spam_filter` and `python -m support.apps.assistant` train and
 save one; `python -m support.apps.spam_filter ask "a message"` and `python -m
-support.apps.chat` use it. The settings that notebooks 6.7 and 7.6 share with them are
-here too.
+support.apps.chat` use it. The comparison of 6.7 and the forecasts of 7.5 are here, too.
 """

@@ -1,35 +1,32 @@
-"""What the pretrained weights contribute to 6.7 (a support module: used, not taught).
+"""What the pretrained weights contribute to 6.7's classifier.
 
-The classifier of 6.7, the same one with random weights in the place of all that was
-learned, and logistic regression on characters learn from few messages and from many.
+The classifier, the same one with random weights, and logistic regression on characters
+are trained on few messages and on many.
 """
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import bootstrap
 from torch import nn
+from torch.utils.data import DataLoader
 
 from ch05.training import training_steps
 from ch06.baselines import create_baselines, predict
 from ch06.bucketing import create_bucket_loader
-from support.apps.spam_filter import (
-    BATCH_SIZE,
-    NUM_EPOCHS,
-    SETTINGS,
-    create_classifier,
-    create_loaders,
-)
+from support.apps import spam_filter
+from support.weights.pretrained import load_pretrained
 from support.weights.smollm2 import chat_ids, has_chat_template
 
-OPPONENT = "logistic regression on characters"
-LEAST_STEPS = 100  # at least so many, for ten messages make only two batches an epoch
+BASELINE = "logistic regression on characters"
+MIN_STEPS = 100  # because ten messages are only two batches per epoch
 
 
 @torch.no_grad()
 def says_spam(model, tokenizer, message):
-    """Whether a model that is asked about a message finds "Yes" likelier than "No".
+    """Ask a language model if a message is spam: is "Yes" more probable than "No"?
 
-    It is asked in its own chat template, if it has one.
+    The question has the model's own chat template, if the model has one.
     """
     question = f"Is this text message spam?\n\n{message}\n\nAnswer with Yes or No."
     if has_chat_template(tokenizer):
@@ -44,10 +41,10 @@ def says_spam(model, tokenizer, message):
 
 
 @torch.no_grad()
-def randomize(module, seed):
-    """Put random numbers in the place of all parameters, as if nothing were learned.
+def randomize_weights(module, seed):
+    """Replace all parameters by random numbers, as if nothing had been learned.
 
-    Each matrix keeps its standard deviation; norms get scale 1 and everything else 0.
+    Each matrix keeps its standard deviation. Scales become 1, all other vectors 0.
     """
     torch.manual_seed(seed)
     for name, parameter in module.named_parameters():
@@ -57,88 +54,91 @@ def randomize(module, seed):
             parameter.fill_(1.0 if name.endswith("scale") else 0.0)
 
 
-def draw_messages(labels, size, seed):
-    """Indices of so many messages, half of them spam; fewer where there are not enough.
+def sample_messages(labels, size, seed):
+    """Indices of `size` random messages, half of them spam; all if there are fewer.
 
-    A larger draw of the same seed holds the smaller one.
+    A larger sample with the same seed contains the smaller one.
     """
     rng = np.random.default_rng(seed)
     orders = [rng.permutation(np.flatnonzero(labels == label)) for label in (0, 1)]
     return np.concatenate([order[: size // 2] for order in orders])
 
 
-def learn(head, start, examples, seed, device):
-    """Train a head from its start on (features, label); as 6.7 does, or LEAST_STEPS."""
+def train_head_from(head, start, examples, seed, device):
+    """Reset a head to the weights `start` and train it on (features, label) pairs.
+
+    It trains for NUM_EPOCHS epochs, or for more until there are MIN_STEPS steps.
+    """
     head.load_state_dict(start)
     torch.manual_seed(seed)
     head.out_head.reset_parameters()
     lengths = [len(features) for features, _ in examples]
-    loader = create_bucket_loader(examples, lengths, BATCH_SIZE, 0.0, seed)
-    num_epochs = max(NUM_EPOCHS, -(-LEAST_STEPS // len(loader)))
-    optimizer = torch.optim.AdamW(head.parameters(), **SETTINGS, fused=True)
+    loader = create_bucket_loader(examples, lengths, spam_filter.BATCH_SIZE, 0.0, seed)
+    num_epochs = max(spam_filter.NUM_EPOCHS, -(-MIN_STEPS // len(loader)))
+    optimizer = torch.optim.AdamW(head.parameters(), **spam_filter.ADAMW, fused=True)
     for _ in training_steps(head, loader, optimizer, device, num_epochs):
         pass
 
 
-def right_answers(head, examples, device):
-    """For each example, in order, whether the head answers its label."""
-    one_by_one = [
-        (features[None], torch.tensor([label])) for features, label in examples
-    ]
-    labels, probabilities = predict(one_by_one, head, device)
+def find_right_answers(head, examples, device):
+    """For each (features, label) pair, whether the head predicts the label."""
+    labels, probabilities = predict(DataLoader(examples), head, device)
     return (probabilities > 0.5) == labels
 
 
-def compare(train, test, sizes, seeds, device, name="auto"):
-    """Which test messages are right, by way and number of messages learned from.
+def compare_classifiers(train, test, sizes, seeds, device, name="auto"):
+    """Which test messages each classifier gets right, trained on so many messages.
 
-    Returns {(number of messages, way): (num_seeds, num_test) of True and False}.
+    Returns {(size, classifier): booleans (num_seeds, num_test)}.
     """
-    classifier, tokenizer, name = create_classifier(name, device=device)
-    head, right = classifier.head, {}
+    pretrained = load_pretrained(name, device=device)
+    classifier = spam_filter.create_classifier(pretrained)
+    head, labels, right = classifier.head, train["Label"].to_numpy(), {}
 
-    def try_sizes(way, seeds):
-        known, asked = create_loaders(classifier, tokenizer, (train, test), device)
+    def try_classifier(title, seeds):
+        parts = spam_filter.create_loaders(
+            classifier, pretrained.tokenizer, (train, test), device
+        )
+        known, asked = (loader.dataset for loader in parts)
         start = {key: weight.clone() for key, weight in head.state_dict().items()}
         for seed in seeds:
             for size in sizes:
-                chosen = draw_messages(train["Label"].to_numpy(), size, seed)
-                examples = [known.dataset[i] for i in chosen]
-                learn(head, start, examples, seed, device)
-                found = right_answers(head, asked.dataset, device)
-                right.setdefault((size, way), []).append(found)
+                examples = [known[i] for i in sample_messages(labels, size, seed)]
+                train_head_from(head, start, examples, seed, device)
+                found = find_right_answers(head, asked, device)
+                right.setdefault((size, title), []).append(found)
 
-    try_sizes(name, seeds)
+    try_classifier(pretrained.name, seeds)
     for seed in seeds:
-        randomize(classifier, seed)
-        try_sizes("random weights", [seed])
+        randomize_weights(classifier, seed)
+        try_classifier("random weights", [seed])
         for size in sizes:
-            chosen = train.iloc[draw_messages(train["Label"].to_numpy(), size, seed)]
-            opponent = create_baselines()[OPPONENT].fit(chosen["Text"], chosen["Label"])
-            found = opponent.predict(test["Text"]) == test["Label"].to_numpy()
-            right.setdefault((size, OPPONENT), []).append(found)
+            chosen = train.iloc[sample_messages(labels, size, seed)]
+            baseline = create_baselines()[BASELINE].fit(chosen["Text"], chosen["Label"])
+            found = baseline.predict(test["Text"]) == test["Label"].to_numpy()
+            right.setdefault((size, BASELINE), []).append(found)
     return {key: np.array(rows) for key, rows in right.items()}
 
 
-def summarize_answers(right, groups, num_draws=2000):
+def summarize_answers(right, groups):
     """A table of accuracies and of differences from logistic regression, as text.
 
-    The intervals of the differences hold 95 of 100 draws of whole groups of
-    near-copies, the mean over the seeds taken first.
+    The differences are means over the seeds, with 95% bootstrap intervals that draw
+    whole groups of near-copies.
     """
-    rows = {}
-    for (size, way), found in sorted(right.items()):
+    rows, how = {}, {"n_resamples": 2000, "paired": True, "method": "percentile"}
+    for (size, title), found in sorted(right.items()):
         each = found.mean(axis=1)
         cells = {"right": f"{each.mean():.1%} ({each.min():.1%} to {each.max():.1%})"}
-        if way != OPPONENT:
-            ahead = 100 * (found.mean(axis=0) - right[size, OPPONENT].mean(axis=0))
-            sums = pd.DataFrame({"ahead": ahead, "n": 1.0}).groupby(np.asarray(groups))
-            sums = sums.sum().to_numpy()
-            rng = np.random.default_rng(123)
-            draws = sums[rng.integers(len(sums), size=(num_draws, len(sums)))].sum(
-                axis=1
-            )
-            low, high = np.quantile(draws[:, 0] / draws[:, 1], [0.025, 0.975])
+        if title != BASELINE:
+            ahead = 100 * (found.mean(axis=0) - right[size, BASELINE].mean(axis=0))
+            by_group = pd.Series(ahead).groupby(np.asarray(groups))
+            low, high = bootstrap(
+                (by_group.sum(), by_group.count()),
+                lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+                rng=np.random.default_rng(123),
+                **how,
+            ).confidence_interval
             cells["points ahead"] = f"{ahead.mean():+.1f} ({low:+.1f} to {high:+.1f})"
-        rows[size, way] = cells
+        rows[size, title] = cells
     return pd.DataFrame(rows).T.fillna("")

@@ -1,97 +1,82 @@
-"""Ways to fine-tune, and what each needs (a support module: used, not taught).
+"""Five ways to fine-tune a model, and how much memory and time each needs.
 
-`support.pretraining.memory` counts and measures; here are LoRA and a halved base.
-`benchmarks.instructing` compares the forecast memory with what real steps take.
+`benchmarks.instructing` compares the forecasts with the memory that real steps take.
 """
 
-from dataclasses import dataclass, replace
+from functools import partial
 
 import pandas as pd
 import psutil
 import torch
 
-from ch07.finetuning import calc_answer_loss, checkpoint_blocks, halve_frozen
+from ch07.finetuning import calc_answer_loss, halve_frozen
 from ch07.lora import replace_linear_with_lora
 from support.pretraining.memory import Workload, forecast_training, free_bytes
 
-
-@dataclass(frozen=True)
-class Plan:
-    """A way to fine-tune; from LoRA on, the later ones in PLANS need less memory."""
-
-    title: str
-    rank: int = 0  # of LoRA; 0 trains all parameters
-    is_checkpointed: bool = False
-    is_halved: bool = False  # frozen parameters in bfloat16
-
-    def prepare(self, model):
-        """Make a model ready to be trained by this plan."""
-        if self.rank:
-            model.requires_grad_(False)
-            replace_linear_with_lora(model, self.rank, alpha=2 * self.rank)
-        if self.is_halved:
-            halve_frozen(model)
-        if self.is_checkpointed:
-            checkpoint_blocks(model)
-
-    def workload(self, cfg, batch_size, num_tokens, num_targets, dtype, device="cpu"):
-        """A step by this plan, of a pretrained model, whose output layer is tied.
-
-        batch_size texts of num_tokens tokens each, num_targets of all of them with a
-        loss. A halved base needs bfloat16, whatever the dtype.
-        """
-        return Workload(
-            cfg,
-            batch_size,
-            num_tokens,
-            dtype=torch.bfloat16 if self.is_halved else dtype,
-            device=device,
-            is_checkpointed=self.is_checkpointed,
-            is_tied=True,
-            prepare=replace(self, is_checkpointed=False).prepare,
-            num_targets=num_targets,
-            calc_loss=calc_answer_loss,
-        )
+NUM_STEPS = 100  # how many the forecast minutes are for
 
 
-PLANS = (
-    Plan("all parameters"),
-    Plan("all parameters, blocks checkpointed", is_checkpointed=True),
-    Plan("LoRA", rank=16),
-    Plan("LoRA, blocks checkpointed", rank=16, is_checkpointed=True),
-    Plan("LoRA, blocks checkpointed, base halved", 16, True, True),
-)
+def freeze_and_add_lora(model, rank=16, alpha=32, is_halved=False):
+    """Freeze a model, in bfloat16 if is_halved, and add LoRA to its linear layers."""
+    model.requires_grad_(False)
+    replace_linear_with_lora(model, rank, alpha)
+    if is_halved:
+        halve_frozen(model)
 
 
-def preflight(
-    cfg,
-    batch_size,
-    num_tokens,
-    num_targets,
-    dtype=torch.float32,
-    device="cpu",
-    num_steps=100,
+# What is special in each plan's Workload. From LoRA on, each plan needs less memory
+# than the one before. A base in bfloat16 must be computed in bfloat16.
+CHECKPOINTED = {"is_checkpointed": True}
+LORA = {"prepare": freeze_and_add_lora}
+HALVED = {
+    "prepare": partial(freeze_and_add_lora, is_halved=True),
+    "dtype": torch.bfloat16,
+}
+PLANS = {
+    "all parameters": {},
+    "all parameters, blocks checkpointed": CHECKPOINTED,
+    "LoRA": LORA,
+    "LoRA, blocks checkpointed": LORA | CHECKPOINTED,
+    "LoRA, blocks checkpointed, base halved": HALVED | CHECKPOINTED,
+}
+
+
+def create_workload(
+    plan, cfg, batch_size, num_tokens, num_targets, dtype, device="cpu"
 ):
-    """What each of PLANS will take, and a proposal: (table, sentence).
+    """A step that trains a pretrained model by a plan, one of PLANS' values.
 
-    The table has GB, what this process holds already *in all* included, the minutes of
-    num_steps steps, nan where not even one block fits, and whether the plan fits into
-    what is free now. Raises ValueError for sizes beyond all counting.
+    The batch has batch_size texts of num_tokens tokens; num_targets tokens of the batch
+    have a loss. The output layer is tied, as in the pretrained models.
+    """
+    settings = {"dtype": dtype, "device": device, "num_targets": num_targets}
+    settings |= {"is_tied": True, "calc_loss": calc_answer_loss} | plan
+    return Workload(cfg, batch_size, num_tokens, **settings)
+
+
+def forecast_plans(
+    cfg, batch_size, num_tokens, num_targets, dtype=torch.float32, device="cpu"
+):
+    """What each of PLANS needs, and which one to choose: (table, sentence).
+
+    The table has GB, where *in all* includes what this process uses already, whether
+    the plan fits into the free memory, and the minutes of NUM_STEPS steps, which are
+    nan if not even one block fits. Raises ValueError for absurd sizes.
     """
     process, free = psutil.Process().memory_info().rss, free_bytes(device)
     rows, sizes = {}, (cfg, batch_size, num_tokens, num_targets, dtype, device)
-    for plan in PLANS:
-        forecast = forecast_training(plan.workload(*sizes))
+    for title, plan in PLANS.items():
+        forecast = forecast_training(create_workload(plan, *sizes))
         row = {name: size / 1e9 for name, size in forecast.bytes.items()}
         row |= {"in all": (process + forecast.needed) / 1e9}
-        row |= {"fits": forecast.needed < free, "minutes": forecast.minutes(num_steps)}
-        rows[plan.title] = row
+        row |= {"fits": forecast.needed < free, "minutes": forecast.minutes(NUM_STEPS)}
+        rows[title] = row
     table = pd.DataFrame(rows).T.infer_objects()
-    return table, proposal(table, free)
+    return table, propose_plan(table, free)
 
 
-def proposal(table, free):
-    """A sentence: the first plan of a table that fits into so many bytes, or none."""
+def propose_plan(table, free):
+    """A sentence that names the first plan of a table that fits into `free` bytes."""
     fitting = table.index[table["fits"]]
     if len(fitting) == 0:
         return (

@@ -1,7 +1,7 @@
 """The checkers of the exercises: `check("3.6.1", answer)`.
 
-`checking` has `check` and the tools that checkers are written with; each chapter has a
-module of checkers. Looking into those spoils the exercises.
+`checking` has `check` and the functions that checkers are made of. Each chapter has a
+module of checkers; reading them spoils the exercises.
 """
 
 from support.exercises.checking import check

@@ -1,4 +1,4 @@
-"""`check`, which judges an answer, and what the checkers of all chapters stand on."""
+"""`check`, which judges an answer, and the functions that checkers are made of."""
 
 from importlib import import_module
 from numbers import Number
@@ -8,11 +8,11 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 CHAPTERS = "234567"
-EXERCISES = {}  # number -> (checker, hint), of every chapter that has been imported
+EXERCISES = {}  # number -> (checker, hint), for each chapter that was imported
 
 
 class NotYet(Exception):
-    """Says why an answer is not right yet."""
+    """An answer is not right yet; the message says why."""
 
 
 def require(condition, reason):
@@ -24,7 +24,7 @@ def require(condition, reason):
 def require_kind(answer, *names):
     """Raise NotYet unless the answer is an object of a class with one of these names.
 
-    Names are compared, since a class that a notebook defines is not the module's.
+    Names are compared, because a notebook defines classes of its own.
     """
     wanted, found = " or ".join(names), type(answer)
     if isinstance(answer, type):
@@ -41,18 +41,18 @@ def require_function(answer):
 
 
 def as_tensor(answer, shape=None):
-    """The answer as a tensor: of a tensor, an array, a number, or lists of them.
+    """The answer as a tensor, from a tensor, an array, a number, or lists of them.
 
-    Raise NotYet unless it holds numbers, and as many of them as the shape says.
+    Raises NotYet unless it contains only numbers, and has the shape, if one is given.
     """
     require(answer is not None, "it is None: is a `return` missing?")
     is_text = isinstance(answer, str)
-    require(not is_text, f"{answer!r} is a text; numbers need no quotation marks")
+    require(not is_text, f"{answer!r} is a text; write numbers without quotation marks")
     try:
         found = to_tensor(answer)
     except (TypeError, ValueError, RuntimeError):
         kind = type(answer).__name__
-        raise NotYet(f"it should hold numbers alone, and is of type {kind}") from None
+        raise NotYet(f"it should contain only numbers, and is of type {kind}") from None
     size = tuple(found.shape)
     require(shape in (None, size), f"it should have shape {shape}, not {size}")
     return found
@@ -68,9 +68,9 @@ def to_tensor(answer):
 
 
 def as_number(answer):
-    """The answer as a float: one number, whatever kind of number it is."""
+    """The answer as a float; it may be any kind of number."""
     if isinstance(answer, Number) and not isinstance(answer, complex):
-        return float(answer)  # as large as it may be, and fractions too
+        return float(answer)  # also large integers and fractions
     found = as_tensor(answer)
     require(found.numel() == 1, f"it should be one number, not {found.numel()}")
     return float(found)
@@ -84,7 +84,7 @@ def as_whole_number(answer):
 
 
 def as_whole_numbers(answer):
-    """The answer as a list of ints: a list, a set, a range, an array or a tensor."""
+    """The answer as a list of ints, from a list, set, range, array or tensor."""
     if isinstance(answer, (set, frozenset, map, filter)):
         answer = list(answer)
     found = as_tensor(answer)
@@ -93,18 +93,18 @@ def as_whole_numbers(answer):
 
 
 def is_count(found, right):
-    """Whether a number is the right count, be it rounded to float32."""
+    """Whether a number is the right count, maybe rounded to float32."""
     return found in (right, float(np.float32(right)))
 
 
 def is_near(found, right, tolerance=1e-5):
-    """Whether two tensors or numbers agree, as exactly as float32 can."""
+    """Whether two tensors or numbers are equal up to the rounding of float32."""
     found, right = (torch.as_tensor(part).double() for part in (found, right))
     return torch.allclose(found, right, rtol=tolerance, atol=tolerance)
 
 
 class Refusing(TorchFunctionMode):
-    """Where it is entered, calling PyTorch's functions of these names raises NotYet."""
+    """In a `with` block, calls of these PyTorch functions raise NotYet."""
 
     def __init__(self, *names):
         super().__init__()
@@ -117,7 +117,7 @@ class Refusing(TorchFunctionMode):
 
 
 def exercise(number, hint):
-    """Register the decorated checker(answer), which raises NotYet, under its number."""
+    """Register the decorated checker(answer), which may raise NotYet, for a number."""
 
     def register(checker):
         EXERCISES[number] = (checker, hint)
@@ -127,7 +127,7 @@ def exercise(number, hint):
 
 
 def load_checkers(number):
-    """Import the checkers of an exercise's chapter, which register themselves."""
+    """Import the checkers of a chapter, which registers them."""
     chapter = str(number)[:1]
     if chapter in CHAPTERS:
         import_module(f"support.exercises.ch0{chapter}")
@@ -142,19 +142,19 @@ def verdict(number, answer):
         return f"{number}: not attempted"
     checker, _ = EXERCISES[number]
     try:
-        with torch.random.fork_rng(devices=[]):  # the reader's draws stay theirs
+        with torch.random.fork_rng(devices=[]):  # the reader's stay as they are
             torch.manual_seed(123)
             checker(answer)
     except NotYet as reason:
         return f"{number}: not yet, because {reason}"
-    except Exception as error:  # the answer is the reader's code: it may raise anything
+    except Exception as error:  # the reader's code may raise anything
         kind = type(error).__name__
         return f"{number}: not yet, because checking it raised {kind}: {error}"
     return f"{number}: right"
 
 
 def check(number, answer=None, hint=False):
-    """Judge an answer: right, not yet (and why), or not attempted; hint=True helps."""
+    """Print a verdict: right, not yet (and why), or not attempted; and maybe a hint."""
     print(verdict(number, answer))
     if hint:
         print("Hint:", EXERCISES[number][1])

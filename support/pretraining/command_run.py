@@ -49,7 +49,7 @@ RATES = {
     "min-lr": (6e-5, "learning rate of the last step"),
     "drop-rate": (0.0, "share of values that dropout sets to zero"),
 }
-LESS = "take a smaller model, smaller batches, or more parts (--num-parts)"
+ADVICE = "take a smaller model, smaller batches, or more parts (--num-parts)"
 
 
 def add_run_arguments(parser):
@@ -161,7 +161,8 @@ def check_memory(trainer):
         raise ValueError(
             f"a step takes {needed / 1e9:,.1f} GB, "
             f"{sum(parts[name] for name in state) / 1e9:,.1f} of them for weights, "
-            f"gradients and moments, and this machine has {total / 1e9:,.1f} GB: {LESS}"
+            f"gradients and moments, and this machine has {total / 1e9:,.1f} GB: "
+            f"{ADVICE}"
         )
     return work
 
@@ -198,7 +199,7 @@ def describe_forecast(work, num_steps):
     forecast, free = forecast_training(work), free_bytes(work.device)
     minutes = forecast.minutes(num_steps)
     time = "" if math.isnan(minutes) else f"about {format_minutes(minutes)} and "
-    advice = "" if forecast.needed < free else f": {LESS}"
+    advice = "" if forecast.needed < free else f": {ADVICE}"
     return (
         f"all steps will take {time}{forecast.needed / 1e9:.1f} GB; {free / 1e9:.1f} "
         f"GB are free{advice}"

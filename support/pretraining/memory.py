@@ -1,14 +1,15 @@
 """Forecasts of the memory and the time that a training run will need.
 
-The memory of one block's activations is counted on tensors that have shapes and no
-numbers, so counting takes no memory. Then, if there is room for it, one block and the
-rest of the model compute a batch, or a part of it, and the time is measured. Both are
-multiplied by the number of blocks. Call `fast_math` before, as a run does.
-`benchmarks.forecasting` compares forecasts with real steps.
+Memory is counted on tensors that have shapes and no numbers, so counting takes none.
+Then, if there is room for it, the time of one block and of a model with one block is
+measured. Both are multiplied by the number of blocks. Call `fast_math` before, as a run
+does. `benchmarks.forecasting` compares forecasts with real steps.
 """
 
 import logging
 import math
+import statistics
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -18,7 +19,6 @@ import psutil
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils.benchmark import Timer
 from torch.utils.checkpoint import checkpoint
 
 from ch05.training import calc_loss_batch
@@ -31,7 +31,7 @@ from support.weights.saving import size_in_bytes
 
 SAMPLE_TOKENS = 2048  # of a step on a CPU that are timed
 OVERHEAD = 2 * 10**8  # bytes that PyTorch's libraries and gaps in memory take
-NUM_RUNS = 3  # a time is their mean
+NUM_RUNS = 3  # a time is their median, after a first run that does not count
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,7 @@ class Workload:
     def sample(self):
         """A step on fewer texts, from which the time of this step can be calculated.
 
-        On a CPU, the time grows in proportion from a few thousand tokens on. A GPU
-        needs many tokens to be busy, so there the whole part is the sample.
+        On a CPU time is proportional to tokens; a GPU is busy with a whole part only.
         """
         rows = self.part_size
         if torch.device(self.device).type == "cpu":
@@ -221,9 +220,8 @@ def count_bytes(work):
 def needed_bytes(work, parts):
     """The most bytes at any moment of a step, for the parts that `count_bytes` gives.
 
-    In the backward pass gradients appear while activations disappear, so only the
-    larger of the two counts. If a batch has several parts, the gradients of the first
-    one are there already when the next one begins.
+    In the backward pass gradients appear while activations disappear, so the larger of
+    them counts. If there are more parts, they find the gradients of the first one.
     """
     either = parts["gradients"], parts["blocks"]
     return sum(parts.values()) - (min(either) if work.num_parts == 1 else 0)
@@ -265,11 +263,15 @@ def time_module(module, compute, work):
             y = compute()
         y.backward(torch.ones_like(y))
 
-    return time_call(train), time_call(optimizer.step)
+    return time_call(train, work.device), time_call(optimizer.step, work.device)
 
 
-def time_call(function):
-    """Seconds that a function takes, after runs that do not count."""
-    threads = torch.get_num_threads()
-    timer = Timer("function()", globals={"function": function}, num_threads=threads)
-    return timer.timeit(NUM_RUNS).mean
+def time_call(function, device):
+    """Seconds that a function takes, including its work on the device."""
+    synchronize, seconds = torch.get_device_module(device).synchronize, []
+    for _ in range(1 + NUM_RUNS):
+        start = time.perf_counter()
+        function()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])

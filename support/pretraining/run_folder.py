@@ -6,8 +6,7 @@
 
 A checkpoint consists of the weights, the optimizer's moments, the step and the run's
 settings, from which the rest follows, such as the order of the data and dropout. It has
-a seal in it, as a model that `save_model` wrote. The checkpoint of step 0 consists of
-the settings only.
+a seal in it, as a model that `save_model` wrote. At step 0 it consists of the settings.
 """
 
 import json
@@ -55,7 +54,7 @@ def different_settings(old, new):
     )
 
 
-def settings_of(reader):
+def parse_settings(reader):
     """The settings in a checkpoint; ValueError if it has none."""
     settings = parse_json(reader.metadata().get("settings", "null"), reader.path)
     if not isinstance(settings, dict) or "config" not in settings:
@@ -139,7 +138,7 @@ class RunFolder:
         for step in self.steps():
             with suppress(OSError, ValueError):
                 check_regular(self.checkpoint(step))
-                known[step] = settings_of(SafetensorsReader(self.checkpoint(step)))
+                known[step] = parse_settings(SafetensorsReader(self.checkpoint(step)))
         return known
 
     def last_valid_step(self):
@@ -151,11 +150,10 @@ class RunFolder:
         for step in steps:
             try:
                 self.check(step)
+                return step
             except (OSError, ValueError) as error:
                 reason = one_line(error, longest=1000)
                 say(f"skipping a checkpoint that cannot be used: {reason}")
-            else:
-                return step
         if steps:
             raise ValueError(
                 f"no checkpoint in {self.path} can be used: give the run another "
@@ -166,7 +164,7 @@ class RunFolder:
     def check(self, step):
         """Raise ValueError, or OSError, if a step's checkpoint cannot be used."""
         file = SavedFile(self.checkpoint(step))
-        settings, found = settings_of(file), file.metadata().get("step")
+        settings, found = parse_settings(file), file.metadata().get("step")
         if found != str(step):
             raise ValueError(f"{file.path} holds step {found}")
         different = different_settings(settings, self.settings or settings)
@@ -195,14 +193,10 @@ class RunFolder:
         for name, parameter in model.named_parameters():
             if not parameter.detach().isfinite().all():
                 raise FloatingPointError(f"{name} holds numbers that are not finite")
-        tensors, error = gather_state(model, optimizer), None
+        tensors = gather_state(model, optimizer)
         if rank() == 0:
-            try:
-                self.write_checkpoint(step, tensors)
-            except OSError as failure:
-                error = failure
-        if error := broadcast(error):
-            raise error
+            self.write_checkpoint(step, tensors)
+        broadcast(None)  # the other processes wait
 
     def write_checkpoint(self, step, tensors):
         """Write tensors as the checkpoint of a step; remove old checkpoints."""
@@ -232,10 +226,7 @@ class RunFolder:
         lines = [f"{json.dumps(entry)}\n" for entry in entries]
         write_atomically(self.log, "".join(lines).encode())
         if num_missing := step - len({entry["step"] for entry in entries}):
-            say(
-                f"{one_line(self.log)} lacks {num_missing} of {step} steps, because it "
-                "was damaged"
-            )
+            say(f"{one_line(self.log)} lost {num_missing} of {step} steps by damage")
 
     def log_entry(self, **entry):
         """Add a line to the log; FloatingPointError if a number is not finite."""

@@ -87,8 +87,9 @@ def raise_damage(damage):
 class TokenShards(Dataset):
     """Windows of max_length tokens, each with the same window one token later.
 
-    The windows of a shard follow one another without overlap. The rest at its end, too
-    short for a window, is not used. Shards stay on disk: they are mapped into memory.
+    The windows follow one another without overlap, as if all shards were one. The rest
+    at the end, too short for a window, is not used. Shards stay on disk: they are
+    mapped into memory.
     """
 
     def __init__(self, folder, split, max_length):
@@ -108,20 +109,19 @@ class TokenShards(Dataset):
             for number, shard in enumerate(index["shards"][split])
             if shard["tokens"]  # a group of texts may be of one split only
         ]
-        num_tokens = np.array([len(shard) for shard in self.shards], dtype=int)
-        self.num_tokens = int(num_tokens.sum())
-        # the number of windows up to the end of each shard
-        self.ends = np.cumsum((num_tokens - 1) // max_length)
+        # the number of tokens up to the end of each shard
+        self.ends = np.cumsum([len(shard) for shard in self.shards], dtype=int)
+        self.num_tokens = int(self.ends[-1]) if self.shards else 0
         if len(self) == 0:
             raise ValueError(
                 f"the {split} part of {folder} has {self.num_tokens} tokens; one "
                 f"window of max_length {max_length} and its next token need "
-                f"{max_length + 1} in a shard: give more text or a smaller max_length "
+                f"{max_length + 1}: give more text or a smaller max_length "
                 "(--context-length)"
             )
 
     def __len__(self):
-        return int(self.ends[-1]) if len(self.ends) else 0
+        return max(0, self.num_tokens - 1) // self.max_length
 
     def __getitem__(self, idx):
         """(input_ids, target_ids), each (max_length,), int64.
@@ -130,8 +130,12 @@ class TokenShards(Dataset):
         """
         if not 0 <= idx < len(self):
             raise IndexError(f"there is no window {idx}: there are {len(self)}")
-        number = int(np.searchsorted(self.ends, idx, side="right"))
-        start = (idx - (self.ends[number - 1] if number else 0)) * self.max_length
-        ids = self.shards[number][start : start + self.max_length + 1]
-        ids = torch.from_numpy(ids.astype(np.int64))
+        start = idx * self.max_length
+        stop = start + self.max_length + 1
+        first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")
+        parts = [
+            shard[max(0, len(shard) + start - end) : len(shard) + stop - end]
+            for shard, end in zip(self.shards[first:], self.ends[first : last + 1])
+        ]
+        ids = torch.from_numpy(np.concatenate(parts).astype(np.int64))
         return ids[:-1], ids[1:]

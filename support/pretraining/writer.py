@@ -62,7 +62,7 @@ def as_encoding(tokenizer):
 def open_index(folder, encoding):
     """The index of a folder's shards, or a new one.
 
-    Raises ValueError if the folder was begun with another vocabulary, if the index is
+    Raises ValueError if the folder was started with another vocabulary, if the index is
     damaged, or if there is none and the folder holds somebody else's shards.
     """
     tokens = [encoding.decode_single_token_bytes(i) for i in range(encoding.n_vocab)]
@@ -86,7 +86,7 @@ def open_index(folder, encoding):
     for key, value in vocabulary.items():
         if index.get(key) != value:
             raise ValueError(
-                f"the shards in {folder} were begun with {key} {index.get(key)}, not "
+                f"the shards in {folder} were started with {key} {index.get(key)}, not "
                 f"{value}: name another folder"
             )
     return index
@@ -99,8 +99,8 @@ def read_groups(pieces, index, folder, bar):
     of the index were made of.
     """
     other_texts = ValueError(
-        f"the texts are not those that {folder} was begun with: give the same ones, or "
-        "name another folder"
+        f"the texts are not those that {folder} was started with: give the same ones, "
+        "or name another folder"
     )
     number, known, is_complete = -1, list(index["texts"]), index["is_complete"]
     for number, group in enumerate(group_pieces(pieces, GROUP_CHARACTERS)):
@@ -168,7 +168,9 @@ def write_shards(pieces, folder, tokenizer, size=None):
         for path, fault in damaged.items():
             say(f"{one_line(path)} {fault}; it is written again")
         if damaged or not index["is_complete"]:
-            check_writable(folder / INDEX, min(GROUP_CHARACTERS, size or 2**20))
+            check_writable(
+                folder / INDEX, min(GROUP_CHARACTERS, size or GROUP_CHARACTERS)
+            )
         with tqdm(total=size, unit="B", unit_scale=True) as bar:
             groups = read_groups(pieces, index, folder, bar)
             for number, (group, sha256) in enumerate(groups):

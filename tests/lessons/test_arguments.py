@@ -55,7 +55,7 @@ from ch06.classifier import (
 from ch07.finetuning import finetune
 from ch07.instructions import InstructionDataset, custom_collate_fn
 from ch07.lora import LinearWithLoRA, LoRALayer, replace_linear_with_lora
-from support.apps.finetuning_plans import preflight
+from support.apps.finetuning_plans import forecast_plans
 from support.checks import check_number, check_whole, is_number, is_whole
 from support.pretraining.memory import Workload, forecast_training
 
@@ -451,7 +451,7 @@ def test_batches_and_parts_of_long_runs(value):
 
 @pytest.mark.parametrize("value", [-1, 0, 1.5, True, None])
 def test_buckets_have_a_size(value):
-    reason = f"3 texts in batches of {value}"
+    reason = f"3 texts cannot be put into batches of {value}"
     with pytest.raises(ValueError, match=reason):
         LengthBuckets([1, 2, 3], value)
     with pytest.raises(ValueError, match=reason):
@@ -527,7 +527,9 @@ def test_sizes_of_a_classifier(tiny_model, classifier, value):
 
 def test_a_model_is_made_a_classifier_once(tiny_model):
     Classifier(tiny_model, 7)
-    with pytest.raises(ValueError, match="used up by a Classifier: load it again"):
+    with pytest.raises(
+        ValueError, match="a Classifier already uses this model: load it again"
+    ):
         Classifier(tiny_model, 7)
 
 
@@ -591,7 +593,7 @@ def test_sizes_of_a_forecast(name, value):
     assert refuses(lambda _: Workload(GPT_CONFIG_124M, **sizes), name, value)
     if name != "num_parts":
         sizes = {"num_targets": 4} | sizes
-        assert refuses(lambda _: preflight(GPT_CONFIG_124M, **sizes), name, value)
+        assert refuses(lambda _: forecast_plans(GPT_CONFIG_124M, **sizes), name, value)
 
 
 @pytest.mark.parametrize(("key", "size"), [("emb_dim", 12 * 10**9), ("batch", 10**12)])
@@ -601,5 +603,5 @@ def test_sizes_beyond_all_counting_are_one_sentence(key, size, capfd):
     with pytest.raises(ValueError, match="too large to be counted"):
         forecast_training(Workload(cfg, batch_size, 1024, torch.float32))
     with pytest.raises(ValueError, match="too large to be counted"):
-        preflight(cfg, batch_size, 1024, num_targets=4)
+        forecast_plans(cfg, batch_size, 1024, num_targets=4)
     assert capfd.readouterr().err == ""

@@ -98,7 +98,8 @@ def test_lengths_may_come_as_they_are(kind):
 
 @pytest.mark.parametrize(("lengths", "size"), [([], 8), ([3, 4], 0), ([3, 4], -1)])
 def test_no_texts_or_no_size_is_refused(lengths, size):
-    with pytest.raises(ValueError, match=f"{len(lengths)} texts in batches of {size}"):
+    fault = f"{len(lengths)} texts cannot be put into batches of {size}"
+    with pytest.raises(ValueError, match=fault):
         LengthBuckets(lengths, size)
 
 

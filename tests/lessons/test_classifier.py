@@ -14,7 +14,7 @@ from ch05 import training
 from ch06.bucketing import LengthBuckets
 from ch06.classifier import (
     Classifier,
-    answer_at,
+    block_output_at,
     calc_accuracy_loader,
     calc_loss_batch,
     calc_loss_loader,
@@ -167,7 +167,7 @@ def test_the_answer_at_a_place_is_the_whole_blocks(model):
     x = torch.randn(6, 9, emb_dim, generator=generator, dtype=torch.float64)
     last = torch.tensor([0, 8, 4, 1, 8, 3])
     expected = block(x)[torch.arange(6), last]
-    found = answer_at(block, x, last)
+    found = block_output_at(block, x, last)
     torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
 
 
@@ -177,11 +177,11 @@ def test_what_stands_behind_a_place_does_not_reach_it(model):
     generator = torch.Generator().manual_seed(123)
     x = torch.randn(1, 9, model.tok_emb.embedding_dim, generator=generator)
     last = torch.tensor([4])
-    expected = answer_at(block, x, last)
+    expected = block_output_at(block, x, last)
     x[:, 5:] = 1000.0
-    torch.testing.assert_close(answer_at(block, x, last), expected)
+    torch.testing.assert_close(block_output_at(block, x, last), expected)
     x[:, 4] = 1000.0
-    assert not torch.allclose(answer_at(block, x, last), expected)
+    assert not torch.allclose(block_output_at(block, x, last), expected)
 
 
 def test_gradients_are_those_of_the_whole_block(model):
@@ -190,7 +190,7 @@ def test_gradients_are_those_of_the_whole_block(model):
     last = torch.tensor([4, 0, 2])
     parameters = [*block.parameters()]
     whole = block(x)[torch.arange(3), last].square().sum()
-    alone = answer_at(block, x, last).square().sum()
+    alone = block_output_at(block, x, last).square().sum()
     for found, expected in zip(
         *(torch.autograd.grad(y, parameters) for y in (alone, whole))
     ):
@@ -223,7 +223,7 @@ def test_head_and_trunk_are_the_whole_classifier(gpt_classifier):
 
 @pytest.mark.parametrize("num_trained", [-1, 0, 3])
 def test_there_must_be_blocks_to_train(model, num_trained):
-    with pytest.raises(ValueError, match=f"num_trained {num_trained} is not 1 to 2"):
+    with pytest.raises(ValueError, match=f"num_trained is {num_trained}, not 1 to 2"):
         Classifier(model, PAD, num_trained=num_trained)
 
 

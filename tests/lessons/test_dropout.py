@@ -33,7 +33,6 @@ from ch06.spam import SpamDataset
 from ch07.evaluation import answer_losses, generate_answers, prefers_references
 from ch07.finetuning import finetune
 from support.apps.chat import stream_answer
-from support.apps.spam_filter import probe_logits
 from support.device.fast_dropout import FastDropout
 from support.pretraining.trainer import validation_loss
 
@@ -246,7 +245,6 @@ QUIET_CLASSIFIERS = {
     "spam_probability": lambda model, ids, tokenizer: spam_probability(
         "Win a prize", model, tokenizer, "cpu"
     ),
-    "probe_logits": lambda model, ids, tokenizer: probe_logits(model, tokenizer),
 }
 
 

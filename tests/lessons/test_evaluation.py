@@ -14,10 +14,10 @@ from ch05.decoding import generate
 from ch07.evaluation import (
     Answer,
     answer_losses,
+    contains_reference,
     copy_input,
     draw_distractors,
     generate_answers,
-    holds,
     loss_parts,
     normalize,
     paired_bootstrap,
@@ -303,7 +303,7 @@ def test_bootstrap_is_paired():
     ],
 )
 def test_an_answer_holds_whole_words_of_the_reference(reference, text, expected):
-    assert holds(reference, text) is expected
+    assert contains_reference(reference, text) is expected
 
 
 def test_parts_of_a_loss_add_up_to_it(model, tokenizer, entries):

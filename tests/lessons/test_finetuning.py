@@ -9,9 +9,9 @@ from ch05.training import add_gradients, calc_loss_loader
 from ch07.finetuning import (
     add_answer_gradients,
     calc_answer_loss,
-    calc_shared_loss,
+    calc_shared_prefix_loss,
     checkpoint_blocks,
-    count_shared,
+    count_shared_prefix,
     finetune,
     halve_frozen,
     only_at_targets,
@@ -97,10 +97,12 @@ def test_a_start_that_rows_share_changes_no_gradient(model, batch, dtype, num_sh
     inputs[:, :num_shared] = inputs[0, :num_shared]
     inputs[0, num_shared] = inputs[1, num_shared] + 1  # here they part
     targets[:, :num_shared] = -100
-    assert count_shared(inputs, targets) == num_shared
+    assert count_shared_prefix(inputs, targets) == num_shared
     model.to(dtype)
     expected = gradients(model, batch)
-    found = gradients(model, batch, add_answer_gradients, calc_loss=calc_shared_loss)
+    found = gradients(
+        model, batch, add_answer_gradients, calc_loss=calc_shared_prefix_loss
+    )
     assert_same(found, expected, CLOSE[dtype])
 
 
@@ -109,8 +111,8 @@ def test_a_shared_start_ends_before_the_first_target(batch):
     inputs[:] = inputs[0]
     targets[:] = -100
     targets[2, 5] = 7
-    assert count_shared(inputs, targets) == 5
-    assert count_shared(inputs[:1], targets[:1]) == 9
+    assert count_shared_prefix(inputs, targets) == 5
+    assert count_shared_prefix(inputs[:1], targets[:1]) == 9
 
 
 def test_what_rows_share_is_computed_once(model, batch):
@@ -120,11 +122,11 @@ def test_what_rows_share_is_computed_once(model, batch):
     seen = []
     count = lambda module, args: seen.append(args[0].shape[:2].numel())  # noqa: E731
     model.trf_blocks[0].ff.register_forward_pre_hook(count)
-    calc_shared_loss(inputs, targets, model, "cpu")
+    calc_shared_prefix_loss(inputs, targets, model, "cpu")
     assert seen == [5, 6 * (9 - 5)]
 
 
-@pytest.mark.parametrize("calc_loss", [calc_answer_loss, calc_shared_loss])
+@pytest.mark.parametrize("calc_loss", [calc_answer_loss, calc_shared_prefix_loss])
 def test_the_loss_of_answers_is_the_plain_loss(model, batch, calc_loss):
     loader = [(batch[0][:4], batch[1][:4]), (batch[0][4:], batch[1][4:])]
     with torch.no_grad():
@@ -266,7 +268,7 @@ def test_finetune_stops_at_a_loss_that_is_not_finite(model, batch):
     "settings",
     [
         {"num_parts": 3},
-        {"calc_loss": calc_shared_loss},
+        {"calc_loss": calc_shared_prefix_loss},
         {"dtype": torch.bfloat16},
     ],
     ids=["parts", "shared", "bfloat16"],

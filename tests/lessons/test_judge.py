@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ch07.judge import (
-    LONGEST,
-    NoJudge,
+    MAX_REPLY_BYTES,
+    NoJudgeError,
     OllamaError,
     check_if_running,
     generate_model_scores,
@@ -80,7 +80,7 @@ UNWANTED = [
     (("silent", b""), "gave no answer within 0.2 seconds"),
     (("drip", HEAD + b"a" * 3000), "gave no answer within 0.2 seconds"),
     (("drip", b"HTTP/1.0 200 OK\r\nX: " + b"a" * 3000), "no answer within 0.2 s"),
-    (("endless", HEAD + b"a" * 10_000), f"more than {LONGEST:,} bytes"),
+    (("endless", HEAD + b"a" * 10_000), f"more than {MAX_REPLY_BYTES:,} bytes"),
     (("endless", b"HTTP/1.0 200 OK\r\n" + b"X: a\r\n" * 9), "broke off"),
 ]
 
@@ -126,7 +126,7 @@ def test_a_proxy_that_stands_between_is_named(ollama, monkeypatch):
 
 @pytest.mark.parametrize("url", ["localhost:11434", "", "http://[::1/", "a\x1b"])
 def test_what_is_no_url_is_one_sentence(url):
-    with pytest.raises(NoJudge, match="cannot be asked: ") as caught:
+    with pytest.raises(NoJudgeError, match="cannot be asked: ") as caught:
         query_model("Hello?", url=url)
     assert str(caught.value).isprintable()
 
@@ -135,7 +135,7 @@ def test_no_server_is_one_sentence():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/api/chat"
-        with pytest.raises(NoJudge, match="is not there: `ollama serve` starts"):
+        with pytest.raises(NoJudgeError, match="is not there: `ollama serve` starts"):
             query_model("Hello?", url=url)
 
 
@@ -252,7 +252,7 @@ def test_bad_replies_are_no_reason_to_give_up(ollama):
 @pytest.mark.parametrize("first", ["a", " "])
 def test_a_judge_who_is_not_there_is_asked_once(ollama, first):
     ollama.replies += [(404, {"error": "no such model"})]
-    with pytest.raises(NoJudge, match="ollama pull"):
+    with pytest.raises(NoJudgeError, match="ollama pull"):
         scores_of(ollama, first, "b", "c", "d")
     assert len(ollama.asked) == 1
 

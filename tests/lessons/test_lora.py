@@ -103,7 +103,9 @@ def test_first_matrix_begins_as_a_linear_layer_does():
 
 @pytest.mark.parametrize("rank", [0, -1])
 def test_a_rank_below_one_is_refused(rank):
-    with pytest.raises(ValueError, match=f"the rank is {rank}; it must be 1 or more"):
+    with pytest.raises(
+        ValueError, match=f"the rank is {rank}; it must be a whole number above 0"
+    ):
         LoRALayer(8, 8, rank, alpha=1)
 
 

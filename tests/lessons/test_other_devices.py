@@ -23,7 +23,7 @@ from ch05.training import (
 from ch06 import classifier
 from ch06.baselines import predict
 from ch07.evaluation import answer_losses
-from ch07.finetuning import calc_answer_loss, calc_shared_loss
+from ch07.finetuning import calc_answer_loss, calc_shared_prefix_loss
 from ch07.instructions import custom_collate_draft_1, custom_collate_draft_2
 from ch07.lora import replace_linear_with_lora
 from tests.conftest import TINY
@@ -52,7 +52,7 @@ RUNS = {
         m, [BATCH], [BATCH], sgd(m), "meta", 1, 1, 1, "Every effort", t
     ),
     "calc_answer_loss": lambda m, t: calc_answer_loss(*BATCH, m, "meta"),
-    "calc_shared_loss": lambda m, t: calc_shared_loss(*BATCH, m, "meta"),
+    "calc_shared_prefix_loss": lambda m, t: calc_shared_prefix_loss(*BATCH, m, "meta"),
     "answer_losses": lambda m, t: answer_losses(m, t, ENTRY, ["Blue.", "Red."]),
     "predict": lambda m, t: predict([LABELLED], m, "meta"),
     "calc_accuracy_loader": lambda m, t: classifier.calc_accuracy_loader(

@@ -2,7 +2,6 @@
 
 import inspect
 from importlib import import_module
-from itertools import chain
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from ch02.tokenizer import get_tokenizer
 from ch06 import bucketing as batches
 from ch06 import classifier, spam
 from ch07 import evaluation, instructions, lora
-from support.apps import assistant, few_messages, spam_filter
+from support.apps import assistant, few_messages, spam_filter, train_and_save
 from support.paths import ROOT
 from tests.lessons.test_classifier import seeded_classifier, seeded_model, toy_messages
 from tests.support.test_spam_filter import Shelf
@@ -28,12 +27,9 @@ ENTRIES = MANY[:80]
 @pytest.fixture(autouse=True)
 def shelf(monkeypatch, tmp_path):
     """Tiny models, the messages of the sample, and nothing outside of a folder."""
-    monkeypatch.setattr(spam_filter, "load_pretrained", Shelf().load)
+    monkeypatch.setattr(train_and_save, "load_pretrained", Shelf().load)
+    monkeypatch.setattr(train_and_save, "fast_math", lambda device: None)
     monkeypatch.setattr(spam_filter, "load_messages", lambda: MESSAGES)
-    monkeypatch.setattr(spam_filter, "fast_math", lambda device: None)
-    monkeypatch.setattr(spam_filter, "SAVED", tmp_path / "spam.safetensors")
-    monkeypatch.setattr(assistant, "load_pretrained", Shelf().load)
-    monkeypatch.setattr(assistant, "fast_math", lambda device: None)
     monkeypatch.setattr(assistant, "download_and_load_file", lambda path: MANY)
     monkeypatch.setenv("LLMS_DEVICE", "cpu")
     monkeypatch.chdir(tmp_path)
@@ -71,11 +67,12 @@ def feature_loader(seed):
 
 
 def new_head(seed):
-    return spam_filter.create_classifier(seed=seed)[0].head.out_head.weight.tolist()
+    ours = spam_filter.create_classifier(Shelf().load(), seed=seed)
+    return ours.head.out_head.weight.tolist()
 
 
 def filter_loaders(seed):
-    ours, *_ = spam_filter.create_classifier()
+    ours = spam_filter.create_classifier(Shelf().load())
     parts = spam.split_messages(MESSAGES)[1:2]
     return [
         *map(epoch, spam_filter.create_loaders(ours, TOKENIZER, parts, "cpu", seed))
@@ -91,7 +88,7 @@ def trained_filter(seed):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spam_filter, "train_head", train_head)
-        spam_filter.train_filter("auto", seed)
+        spam_filter.train_filter("spam.safetensors", seed=seed)
     return seen
 
 
@@ -121,19 +118,21 @@ def trained_assistant(seed):
     """The matrices and the batches that training would begin with."""
     seen = []
 
-    def finetune_lora(model, train_loader, val_loader, device, num_epochs):
+    def finetune(model, train_loader, *_, **settings):
         seen.extend([*first_matrices(model), epoch(train_loader)])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assistant, "load_parts", lambda: (ENTRIES[:40], ENTRIES[40:], []))
-        patch.setattr(assistant, "finetune_lora", finetune_lora)
+        patch.setattr(
+            assistant, "load_split_entries", lambda: (ENTRIES[:40], ENTRIES[40:], [])
+        )
+        patch.setattr(assistant, "finetune", finetune)
         assistant.train_assistant("assistant.safetensors", seed=seed)
     return seen
 
 
 def random_numbers(seed):
     model = seeded_model("GPT")
-    few_messages.randomize(model, seed)
+    few_messages.randomize_weights(model, seed)
     return [parameter.tolist() for parameter in model.parameters()]
 
 
@@ -143,20 +142,10 @@ def learned_head(seed):
     start = {key: value.clone() for key, value in head.state_dict().items()}
     examples = [(torch.ones(n, 16), n % 2) for n in LENGTHS[:16]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(few_messages, "LEAST_STEPS", 1)
-        patch.setattr(few_messages, "NUM_EPOCHS", 1)
-        few_messages.learn(head, start, examples, seed, "cpu")
+        patch.setattr(few_messages, "MIN_STEPS", 1)
+        patch.setattr(spam_filter, "NUM_EPOCHS", 1)
+        few_messages.train_head_from(head, start, examples, seed, "cpu")
     return head.out_head.weight.tolist()
-
-
-def new_assistant(seed):
-    """The matrices before training."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(assistant, "load_parts", lambda: (ENTRIES[:40], ENTRIES[40:], []))
-        patch.setattr(assistant, "finetune_lora", lambda *run: None)
-        path = "assistant.safetensors"
-        model, *_ = assistant.finetuned_assistant(path, "auto", seed, None, 1)
-    return first_matrices(model)
 
 
 def preferences(seed):
@@ -190,14 +179,13 @@ DRAWS = {
     spam_filter.train_filter: trained_filter,
     instructions.split_entries: lambda seed: instructions.split_entries(MANY, seed),
     instructions.create_instruction_loader: instruction_loader,
-    assistant.load_parts: assistant.load_parts,
+    assistant.load_split_entries: assistant.load_split_entries,
     assistant.create_instruction_loaders: instruction_loaders,
     assistant.add_lora: new_lora,
     assistant.train_assistant: trained_assistant,
-    assistant.finetuned_assistant: new_assistant,
-    few_messages.randomize: random_numbers,
-    few_messages.learn: learned_head,
-    few_messages.draw_messages: lambda seed: few_messages.draw_messages(
+    few_messages.randomize_weights: random_numbers,
+    few_messages.train_head_from: learned_head,
+    few_messages.sample_messages: lambda seed: few_messages.sample_messages(
         np.arange(60) % 2, 10, seed
     ).tolist(),
     evaluation.draw_distractors: lambda seed: evaluation.draw_distractors(
@@ -219,11 +207,10 @@ def takers(module):
 
 def test_whatever_takes_a_seed_is_in_the_table():
     found = set()
-    rooms = [*ROOT.glob("ch0[67]"), ROOT / "support/apps"]
-    for path in chain.from_iterable(room.glob("*.py") for room in rooms):
+    for path in [*ROOT.glob("ch0[67]/*.py"), *ROOT.glob("support/apps/*.py")]:
         if path.name != "previous_chapters.py":
-            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-            found |= {*takers(import_module(module))}
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            found |= {*takers(import_module(name))}
     assert found == DRAWS.keys()
 
 

@@ -237,7 +237,7 @@ def test_without_the_collection_the_sample_stands_in(
     monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path / "empty"))
     pd.testing.assert_frame_equal(load_messages(), sample)
     said = capsys.readouterr().out
-    assert "own small sample stands in" in said
+    assert "A small sample replaces it." in said
     assert f"404 messages from {SAMPLE.name}" in said
 
 
@@ -355,7 +355,7 @@ def test_another_table_is_named_by_its_row(tokenizer):
 
 @pytest.mark.parametrize("content", ["", "\n", "\n\r\n\n"])
 def test_a_file_without_messages_is_refused(write, content):
-    with pytest.raises(ValueError, match="messages.tsv holds no messages"):
+    with pytest.raises(ValueError, match="messages.tsv contains no messages"):
         read_messages(write(content))
 
 
@@ -709,7 +709,7 @@ def test_ten_different_messages_of_each_label_are_enough(number):
 
 def test_messages_with_other_labels_are_refused():
     for labels in (["ham", "spam", "eggs"], [0, 1, 0]):
-        with pytest.raises(ValueError, match="another label than `ham` or `spam`"):
+        with pytest.raises(ValueError, match="a label other than `ham` and `spam`"):
             split_messages(MESSAGES.assign(Label=labels))
 
 
@@ -721,7 +721,7 @@ def test_a_random_split_of_few_messages(number):
 
 @pytest.mark.parametrize("fractions", [(-0.1, 0.5), (0.5, -0.1), (0.9, 0.2), (7, 1)])
 def test_parts_that_are_no_parts_are_refused(fractions):
-    with pytest.raises(ValueError, match="are no parts of a whole"):
+    with pytest.raises(ValueError, match="are not parts of a whole"):
         random_split(table(5, 5), *fractions)
 
 

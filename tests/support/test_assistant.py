@@ -1,4 +1,4 @@
-"""An assistant comes back from its file, and answers in the terminal as it writes."""
+"""An assistant is trained, saved and loaded, and answers in a terminal."""
 
 import io
 import math
@@ -11,19 +11,19 @@ import torch
 
 from ch02.tokenizer import get_tokenizer
 from ch05.decoding import generate
-from ch07.finetuning import calc_shared_loss, halve_frozen
+from ch07.finetuning import calc_shared_prefix_loss, halve_frozen
 from ch07.instructions import format_prompt
 from ch07.lora import adapter_parameters, merge_lora, replace_linear_with_lora
-from support.apps import assistant, chat
+from support.apps import assistant, chat, train_and_save
 from support.apps.assistant import (
     add_lora,
     create_instruction_loaders,
-    fingerprint,
     load_assistant,
-    load_parts,
+    load_split_entries,
     save_assistant,
 )
 from support.apps.chat import stream_answer
+from support.apps.train_and_save import fingerprint
 from support.commands import INTERRUPTED
 from support.device.device import fast_dtype
 from support.weights.checkpoint import save_weights
@@ -40,6 +40,7 @@ def shelf(monkeypatch):
     """Tiny models in the pretrained ones' place, on a CPU."""
     shelf = Shelf()
     monkeypatch.setattr(assistant, "load_pretrained", shelf.load)
+    monkeypatch.setattr(train_and_save, "load_pretrained", shelf.load)
     monkeypatch.setenv("LLMS_DEVICE", "cpu")
     return shelf
 
@@ -75,9 +76,9 @@ def prompt_ids(tokenizer):
     return tokenizer.encode_ordinary(format_prompt(ENTRY))
 
 
-def talk(monkeypatch, typed, *arguments):
+def talk(monkeypatch, typed):
     """`python -m support.apps.chat` in this process; its exit code or message, or 0."""
-    monkeypatch.setattr(sys, "argv", ["support.apps.chat", *arguments])
+    monkeypatch.setattr(sys, "argv", ["support.apps.chat"])
     monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     try:
         chat.main()
@@ -131,8 +132,14 @@ def test_only_lora_is_written(saved, shelf):
     ("change", "message"),
     [
         (lambda path, shelf: path.write_bytes(b"no"), "error: .* is damaged"),
-        (lambda path, shelf: save_weights(path, {}, {}), "error: .* something else"),
-        (lambda path, shelf: setattr(shelf, "seed", 124), "error: .* another tiny"),
+        (
+            lambda path, shelf: save_weights(path, {}, {}),
+            "error: .* is not an assistant",
+        ),
+        (
+            lambda path, shelf: setattr(shelf, "seed", 124),
+            "error: .* another version of tiny",
+        ),
     ],
     ids=["file", "content", "model"],
 )
@@ -144,20 +151,19 @@ def test_what_is_wrong_with_an_assistant_is_said(
 
 
 def test_without_an_assistant_the_command_says_how_to_train_one(path, monkeypatch):
+    command = "python -m support.apps.assistant"
     said = talk(monkeypatch, "Hello\n")
-    assert (
-        said == "nothing is fine-tuned yet: `python -m support.apps.assistant` does it"
-    )
+    assert said == f"no assistant has been trained yet: run `{command}` first"
 
 
 def test_a_talk(saved, monkeypatch, capsys):
     """Each line is answered as `generate` answers it; an empty one ends the talk."""
     monkeypatch.setattr("builtins.input", lambda _: sys.stdin.readline())
-    code = talk(monkeypatch, "Name a color.\n\nNot read\n", "--max-new-tokens", "4")
+    code = talk(monkeypatch, "Name a color.\n\nNot read\n")
     assert code == 0
     model, tokenizer = load_assistant(saved)
     prompt = prompt_ids(tokenizer)
-    row = generate(model, [prompt], 4, 128, eos_id=EOT)[0]
+    row = generate(model, [prompt], 100, 128, eos_id=EOT)[0]
     said = capsys.readouterr().out
     assert said == f"{chat.WELCOME}\n{tokenizer.decode(row[len(prompt) :])}\n"
 
@@ -208,12 +214,12 @@ def test_an_answer_streams_and_stops_at_the_end_of_text(shelf):
 
 def test_parts_become_loaders(shelf):
     tokenizer = get_tokenizer("gpt2")
-    parts = load_parts()
+    parts = load_split_entries()
     loaders = create_instruction_loaders(parts, tokenizer, 256)
     assert [len(loader.dataset) for loader in loaders] == [len(p) for p in parts]
     for inputs, targets in loaders[1]:
         assert inputs.shape == targets.shape
-        assert len(inputs) <= assistant.LORA_BATCH_SIZE
+        assert len(inputs) <= assistant.BATCH_SIZE
     num_targets = sum((targets != -100).sum().item() for _, targets in loaders[1])
     answers = [tokenizer.encode_ordinary(entry["output"]) for entry in parts[1]]
     assert num_targets == sum(len(answer) + 1 for answer in answers)  # with its end
@@ -221,9 +227,9 @@ def test_parts_become_loaders(shelf):
 
 def test_it_is_trained_as_notebook_7_6_does(path, monkeypatch):
     """On so many entries as are wanted; evaluated four times on the validation part."""
-    calls, parts = [], load_parts()
+    calls, parts = [], load_split_entries()
     monkeypatch.setitem(CONFIG, "context_length", 256)
-    monkeypatch.setattr(assistant, "fast_math", lambda device: None)
+    monkeypatch.setattr(train_and_save, "fast_math", lambda device: None)
     monkeypatch.setattr(
         assistant, "finetune", lambda *args, **settings: calls.append((args, settings))
     )
@@ -238,7 +244,7 @@ def test_it_is_trained_as_notebook_7_6_does(path, monkeypatch):
         assert num_epochs == epochs
         assert eval_freq == math.ceil(epochs * len(loaders[0]) / 4)
         dtype = fast_dtype(device)
-        assert settings == {"dtype": dtype, "calc_loss": calc_shared_loss}
+        assert settings == {"dtype": dtype, "calc_loss": calc_shared_prefix_loss}
         (group,) = optimizer.param_groups
         assert (group["lr"], group["weight_decay"]) == (1e-3, 0.1)
         learning = {id(p) for p in model.parameters() if p.requires_grad}
@@ -263,13 +269,15 @@ def test_an_answer_is_drawn_as_it_is_told(shelf, monkeypatch, settings):
 
 
 def test_an_assistant_is_trained(path, shelf, usual_precision, monkeypatch, capsys):
-    entries = load_parts()[0][:40]
-    monkeypatch.setattr(assistant, "load_parts", lambda: (entries, entries[:8], []))
+    entries = load_split_entries()[0][:40]
+    monkeypatch.setattr(
+        assistant, "load_split_entries", lambda: (entries, entries[:8], [])
+    )
     monkeypatch.setitem(CONFIG, "context_length", 256)
     monkeypatch.setattr(sys, "argv", ["support.apps.assistant", "--seed", "7"])
     assistant.main()
     said = capsys.readouterr().out
-    assert f"s of training; wrote {path}" in said
+    assert said.endswith(f" s of training\nwrote {path}\n")
     untrained = shelf.load().model
     trained, _ = load_assistant(path)
     changed = untrained.trf_blocks[0].att.W_query.weight

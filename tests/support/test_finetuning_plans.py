@@ -1,5 +1,6 @@
 """Plans to fine-tune are forecast as they train; the first that fits is proposed."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pandas as pd
@@ -10,13 +11,19 @@ from torch import nn
 
 from ch04.gpt import GPTModel
 from ch05.llama import LlamaModel
-from support.apps.finetuning_plans import PLANS, Plan, preflight, proposal
+from support.apps.finetuning_plans import (
+    PLANS,
+    create_workload,
+    forecast_plans,
+    freeze_and_add_lora,
+    propose_plan,
+)
 from support.pretraining import memory
 from support.pretraining.memory import activation_bytes, count_bytes, needed_bytes
 from tests.support.test_memory import ARCHITECTURES, BF16, F32, MEDIUM, numbers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-FULL, FULL_CHECKPOINTED, LORA, LORA_CHECKPOINTED, LORA_HALVED = PLANS
+FULL, FULL_CHECKPOINTED, LORA, LORA_CHECKPOINTED, LORA_HALVED = PLANS.values()
 GPT_CFG = ARCHITECTURES["GPT"][1]
 
 
@@ -42,16 +49,16 @@ def lora_numbers(model, rank):
 
 def bytes_of(plan, cfg, dtype=F32, sizes=(3, 10, 7)):
     """What a plan takes for some texts, tokens each, and targets of all of them."""
-    return count_bytes(plan.workload(cfg, *sizes, dtype))
+    return count_bytes(create_workload(plan, cfg, *sizes, dtype))
 
 
 def needed_by(plan, cfg, dtype=F32, sizes=(3, 10, 7)):
     """The bytes of such a step's fullest moment."""
-    work = plan.workload(cfg, *sizes, dtype)
+    work = create_workload(plan, cfg, *sizes, dtype)
     return needed_bytes(work, count_bytes(work))
 
 
-@pytest.mark.parametrize("plan", [FULL, FULL_CHECKPOINTED], ids=lambda p: p.title)
+@pytest.mark.parametrize("plan", [FULL, FULL_CHECKPOINTED], ids=str)
 def test_all_parameters(architecture, plan):
     size = 4 * numbers(tied(architecture).parameters())
     found = bytes_of(plan, architecture[1])
@@ -65,14 +72,16 @@ def test_all_parameters(architecture, plan):
 def test_lora(architecture, rank, is_checkpointed):
     model = tied(architecture)
     learning = 4 * lora_numbers(model, rank)
-    found = bytes_of(Plan("LoRA", rank, is_checkpointed), architecture[1])
+    plan = {"prepare": partial(freeze_and_add_lora, rank=rank)}
+    plan["is_checkpointed"] = is_checkpointed
+    found = bytes_of(plan, architecture[1])
     assert found["weights"] == 4 * numbers(model.parameters()) + learning
     assert (found["gradients"], found["AdamW"]) == (learning, 2 * learning)
 
 
 def test_a_halved_base_is_computed_in_bfloat16(architecture):
     model = tied(architecture)
-    learning = 4 * lora_numbers(model, LORA_HALVED.rank)
+    learning = 4 * lora_numbers(model, rank=16)
     found = bytes_of(LORA_HALVED, architecture[1])
     assert found["weights"] == 2 * numbers(model.parameters()) + learning
     assert (found["gradients"], found["AdamW"]) == (learning, 2 * learning)
@@ -81,8 +90,9 @@ def test_a_halved_base_is_computed_in_bfloat16(architecture):
 
 def test_checkpointed_lora_keeps_inputs_and_one_block_more(architecture):
     cfg = architecture[1] | {"n_layers": 5}
-    one = activation_bytes(LORA.workload(cfg | {"n_layers": 1}, 3, 10, 7, F32))
-    found = activation_bytes(LORA_CHECKPOINTED.workload(cfg, 3, 10, 7, F32))
+    sizes = 3, 10, 7, F32
+    one = activation_bytes(create_workload(LORA, cfg | {"n_layers": 1}, *sizes))
+    found = activation_bytes(create_workload(LORA_CHECKPOINTED, cfg, *sizes))
     assert found == one + 5 * 3 * 10 * cfg["emb_dim"] * 4
 
 
@@ -97,7 +107,7 @@ def test_each_plan_takes_less_than_the_one_before(architecture):
     _, cfg = architecture
     cfg = cfg | {"n_layers": 6, "emb_dim": 48 * 4, "context_length": 64}
     cfg |= {"hidden_dim": 512} if "hidden_dim" in cfg else {}
-    totals = [needed_by(plan, cfg, BF16, (8, 32, 20)) for plan in PLANS]
+    totals = [needed_by(plan, cfg, BF16, (8, 32, 20)) for plan in PLANS.values()]
     assert totals == sorted(totals, reverse=True)
     assert len({*totals}) == len(PLANS)
 
@@ -114,7 +124,7 @@ def pretend(monkeypatch, process, free):
 @pytest.fixture
 def pretended_seconds(monkeypatch):
     """All that is timed runs once and takes three seconds."""
-    monkeypatch.setattr(memory, "time_call", lambda run: (run(), 3.0)[1])
+    monkeypatch.setattr(memory, "time_call", lambda run, _: (run(), 3.0)[1])
 
 
 SIZES = ["weights", "gradients", "AdamW", "blocks", "logits", "overhead"]
@@ -124,21 +134,21 @@ SIZES = ["weights", "gradients", "AdamW", "blocks", "logits", "overhead"]
 def test_the_table_has_a_row_a_plan_and_adds_up(architecture, monkeypatch):
     pretend(monkeypatch, process=2 * 10**9, free=10**12)
     _, cfg = architecture
-    table, _ = preflight(cfg, 3, 10, 7, BF16, num_steps=10)
+    table, _ = forecast_plans(cfg, 3, 10, 7, BF16)
     assert list(table.columns) == [*SIZES, "in all", "fits", "minutes"]
-    assert list(table.index) == [plan.title for plan in PLANS]
-    for plan in PLANS:
+    assert list(table.index) == list(PLANS)
+    for title, plan in PLANS.items():
         parts = bytes_of(plan, cfg, BF16)
-        row = table.loc[plan.title]
+        row = table.loc[title]
         assert {name: row[name] * 1e9 for name in SIZES} == pytest.approx(parts)
         assert row["in all"] == pytest.approx(2 + needed_by(plan, cfg, BF16) / 1e9)
 
 
 @pytest.mark.usefixtures("pretended_seconds")
 def test_minutes_are_those_of_all_steps():
-    """A block more and a model take 3 seconds each, and 3 more for AdamW."""
-    table, _ = preflight(GPT_CFG, 3, 10, 7, num_steps=10)
-    assert table["minutes"].tolist() == [pytest.approx(10 * 2 * 6 / 60)] * len(PLANS)
+    """100 steps: a block more and a model take 3 seconds each, and 3 for AdamW."""
+    table, _ = forecast_plans(GPT_CFG, 3, 10, 7)
+    assert table["minutes"].tolist() == [pytest.approx(100 * 2 * 6 / 60)] * len(PLANS)
 
 
 @pytest.mark.usefixtures("pretended_seconds")
@@ -148,9 +158,9 @@ def test_what_fits_is_what_takes_less_than_is_free(monkeypatch):
     100 steps of two blocks more and a model, each 3 seconds and 3 more for AdamW.
     """
     cfg = GPT_CFG | {"emb_dim": 512, "n_layers": 3}
-    totals = [needed_by(plan, cfg, BF16) for plan in PLANS]
+    totals = [needed_by(plan, cfg, BF16) for plan in PLANS.values()]
     pretend(monkeypatch, process=10**12, free=(totals[1] + totals[2]) // 2)
-    table, sentence = preflight(cfg, 3, 10, 7, BF16)
+    table, sentence = forecast_plans(cfg, 3, 10, 7, BF16)
     assert table["fits"].tolist() == [False, False, True, True, True]
     assert sentence.startswith("LoRA: 30.0 min, and 0.")
 
@@ -159,7 +169,7 @@ def test_what_fits_is_what_takes_less_than_is_free(monkeypatch):
 @pytest.mark.parametrize(("free", "fits"), [(0, False), (10**15, True)])
 def test_nothing_fits_into_nothing_and_all_into_plenty(monkeypatch, free, fits):
     pretend(monkeypatch, process=0, free=free)
-    table, sentence = preflight(GPT_CFG, 3, 10, 7, BF16)
+    table, sentence = forecast_plans(GPT_CFG, 3, 10, 7, BF16)
     assert table["fits"].tolist() == [fits] * len(PLANS)
     assert sentence.startswith("all parameters: " if fits else "no plan fits into the")
 
@@ -167,13 +177,13 @@ def test_nothing_fits_into_nothing_and_all_into_plenty(monkeypatch, free, fits):
 def test_the_proposal_is_the_first_that_fits():
     columns = {"fits": [False, True, True], "minutes": [1.0, 2.0, 3.0]}
     table = pd.DataFrame(columns, index=["large", "less", "least"])
-    assert proposal(table, 4e9) == "less: 2.0 min, and 4.0 GB are free"
+    assert propose_plan(table, 4e9) == "less: 2.0 min, and 4.0 GB are free"
 
 
 def test_this_machine_is_asked(architecture):
     """The process, the memory and the times are real; the dtype is float32."""
     build, cfg = architecture
-    table, _ = preflight(cfg, 3, 10, 7)
+    table, _ = forecast_plans(cfg, 3, 10, 7)
     held = psutil.Process().memory_info().rss / 1e9
     assert (table["in all"] > 0.5 * held).all()
     assert table["fits"].all()  # 16 numbers wide
@@ -184,7 +194,7 @@ def test_this_machine_is_asked(architecture):
 def test_plans_prepare_what_they_say(build):
     cfg = {entry[0]: entry[1] for entry in ARCHITECTURES.values()}[build]
     model = build(cfg)
-    LORA_HALVED.prepare(model)
+    LORA_HALVED["prepare"](model)
     trained = [p for p in model.parameters() if p.requires_grad]
     assert {p.dtype for p in trained} == {torch.float32}
     assert {p.dtype for p in model.parameters() if not p.requires_grad} == {BF16}

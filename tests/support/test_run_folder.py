@@ -674,9 +674,7 @@ def test_lines_that_are_missing_are_counted(folder, capsys):
     folder.log.write_bytes(b"\n".join([*lines[:2], lines[2][:9], lines[3] + lines[4]]))
     folder.truncate_log(step=4)
     assert [entry["step"] for entry in folder.read_log()] == [1, 2]
-    assert capsys.readouterr().out == (
-        f"{folder.log} lacks 2 of 4 steps, because it was damaged\n"
-    )
+    assert capsys.readouterr().out == (f"{folder.log} lost 2 of 4 steps by damage\n")
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), None, True])

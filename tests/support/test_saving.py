@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ch05 import pretrain as script
-from support.apps import assistant, spam_filter
+from ch07.lora import adapter_parameters
+from support.apps import assistant, spam_filter, train_and_save
 from support.weights import sources
 from support.weights.checkpoint import load_model, load_parameters, save_model
 from support.weights.pretrained import load_pretrained
@@ -117,9 +118,8 @@ def test_a_folder_is_no_target(tmp_path):
 @pytest.fixture
 def spam(tmp_path, monkeypatch):
     """A filter is trained on nothing, in a folder of its own."""
-    monkeypatch.setattr(spam_filter, "load_pretrained", Shelf().load)
-    monkeypatch.setattr(spam_filter, "SAVED", tmp_path / "course" / "spam.safetensors")
-    monkeypatch.setattr(spam_filter, "fast_math", lambda device: None)
+    monkeypatch.setattr(train_and_save, "load_pretrained", Shelf().load)
+    monkeypatch.setattr(train_and_save, "fast_math", lambda device: None)
     monkeypatch.setattr(spam_filter, "load_messages", list)
     monkeypatch.setattr(spam_filter, "split_messages", lambda _: [[], [], []])
     monkeypatch.setattr(spam_filter, "create_loaders", lambda *_: [[], [], []])
@@ -132,10 +132,11 @@ def spam(tmp_path, monkeypatch):
 def helper(tmp_path, monkeypatch):
     """An assistant is fine-tuned on nothing."""
     monkeypatch.setattr(assistant, "load_pretrained", Shelf().load)
-    monkeypatch.setattr(assistant, "fast_math", lambda device: None)
-    monkeypatch.setattr(assistant, "load_parts", lambda: ([], [], []))
+    monkeypatch.setattr(train_and_save, "load_pretrained", Shelf().load)
+    monkeypatch.setattr(train_and_save, "fast_math", lambda device: None)
+    monkeypatch.setattr(assistant, "load_split_entries", lambda: ([], [], []))
     monkeypatch.setattr(assistant, "create_instruction_loaders", lambda *_: [[], []])
-    monkeypatch.setattr(assistant, "finetune_lora", lambda *_: None)
+    monkeypatch.setattr(assistant, "finetune", lambda *_, **__: None)
     monkeypatch.setenv("LLMS_DEVICE", "cpu")
 
 
@@ -145,14 +146,12 @@ def test_nothing_is_loaded_where_nothing_can_be_kept(
     request, tmp_path, monkeypatch, fail_in, kind, error
 ):
     request.getfixturevalue(kind)
-    for module in (spam_filter, assistant):
-        monkeypatch.setattr(module, "load_pretrained", lambda *_: pytest.fail("loaded"))
+    fail = lambda *_, **__: pytest.fail("loaded")  # noqa: E731
+    monkeypatch.setattr(train_and_save, "load_pretrained", fail)
     fail_in(error, tmp_path / "course")
+    train = {"spam": spam_filter.train_filter, "helper": assistant.train_assistant}
     with pytest.raises(OSError, match="nothing was trained"):
-        if kind == "spam":
-            spam_filter.train_filter("auto", 123)
-        else:
-            assistant.train_assistant(tmp_path / "course" / "a.safetensors")
+        train[kind](tmp_path / "course" / "a.safetensors")
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -163,25 +162,27 @@ def test_a_filter_that_was_trained_is_returned(spam, tmp_path, monkeypatch, erro
     monkeypatch.setattr(
         spam_filter, "train_head", lambda *_: monkeypatch.setattr(os, "fsync", fail_now)
     )
-    classifier, is_kept = spam_filter.train_filter("auto", 123)
-    assert not is_kept and classifier.head.out_head.out_features == 2
+    path = tmp_path / "course" / "spam.safetensors"
+    classifier, _, is_saved = spam_filter.train_filter(path)
+    assert not is_saved and classifier.head.out_head.out_features == 2
 
 
 def test_a_filter_is_kept_elsewhere(spam, tmp_path, monkeypatch, fail_in, capsys):
     train = lambda *_: fail_in(errno.EROFS, tmp_path / "course")  # noqa: E731
     monkeypatch.setattr(spam_filter, "train_head", train)
-    classifier, is_kept = spam_filter.train_filter("auto", 123)
+    path = tmp_path / "course" / "spam.safetensors"
+    classifier, _, is_saved = spam_filter.train_filter(path)
     (found,) = (tmp_path / "temporary").rglob("spam.safetensors")
-    assert not is_kept and str(found) in capsys.readouterr().out
+    assert not is_saved and str(found) in capsys.readouterr().out
     load_parameters(found, dict(classifier.head.named_parameters()))
 
 
 def test_an_assistant_is_kept_elsewhere(helper, tmp_path, monkeypatch, fail_in, capsys):
     path = tmp_path / "course" / "assistant.safetensors"
-    train = lambda *_: fail_in(errno.EROFS, tmp_path / "course")  # noqa: E731
-    monkeypatch.setattr(assistant, "finetune_lora", train)
-    with pytest.raises(OSError, match=f"the assistant is not in {path}"):
-        assistant.train_assistant(path)
+    train = lambda *_, **__: fail_in(errno.EROFS, tmp_path / "course")  # noqa: E731
+    monkeypatch.setattr(assistant, "finetune", train)
+    model, _, is_saved = assistant.train_assistant(path)
+    assert not is_saved and adapter_parameters(model)
     (found,) = (tmp_path / "temporary").rglob("assistant.safetensors")
     assert str(found) in capsys.readouterr().out
     assistant.load_assistant(found)

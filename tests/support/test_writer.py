@@ -26,7 +26,7 @@ from support.pretraining.writer import write_shards
 
 STORY = load_text()
 TEXTS = STORY.split("\n\n")[:60]
-FOLDER_ERROR = "the texts are not those that .* was begun with"
+FOLDER_ERROR = "the texts are not those that .* was started with"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -407,9 +407,11 @@ def test_other_settings_are_refused(folder, tokenizer, small_tokenizer):
     write(folder, small_tokenizer)
     with pytest.raises(ValueError, match=FOLDER_ERROR):
         write(folder, small_tokenizer, characters=600)
-    with pytest.raises(ValueError, match="begun with tokenizer BPETokenizer, not gpt2"):
+    with pytest.raises(
+        ValueError, match="started with tokenizer BPETokenizer, not gpt2"
+    ):
         write(folder, tokenizer)
-    with pytest.raises(ValueError, match="begun with vocabulary_sha256 .*, not"):
+    with pytest.raises(ValueError, match="started with vocabulary_sha256 .*, not"):
         write(folder, BPETokenizer.train(STORY.upper(), 300))
 
 
