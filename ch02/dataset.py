@@ -28,7 +28,7 @@ def load_text(source="the-tide-table"):
     """Read a text: "the-tide-table", "the-verdict" (fetched once), or a file's path.
 
     Raises ValueError for what is not a file of UTF-8 text, and FetchError when
-    The Verdict cannot be had.
+    The Verdict is not available.
     """
     if source == "the-tide-table":
         source = STORY

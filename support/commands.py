@@ -147,7 +147,7 @@ def positive(text):
 
 
 def fraction(text):
-    """A number from 0 to below 1, or argparse's sentence about it."""
+    """Convert a command-line option to a number from 0 to below 1."""
     try:
         value = float(text)
     except ValueError:

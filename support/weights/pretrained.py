@@ -13,11 +13,7 @@ from support.download.gpt2_files import is_fault
 from support.messages import say
 from support.weights.sources import DESCRIPTIONS, SOURCES
 
-PREFERRED = (
-    "gpt2-small (124M)",
-    "smollm2-135M",
-    "local",
-)  # what "auto" tries, in order
+PREFERRED = "gpt2-small (124M)", "smollm2-135M", "local"  # what "auto" tries, in order
 
 
 @dataclass

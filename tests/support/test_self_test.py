@@ -114,7 +114,7 @@ class GradientsTooLong(torch.autograd.Function):
 
 
 def wrong_gradients(x, weight, bias=None):
-    """A linear layer that is right, but not on the way back."""
+    """A linear layer whose forward pass is right and whose backward pass is not."""
     return GradientsTooLong.apply(F.linear(x, weight, bias))
 
 
