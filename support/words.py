@@ -4,6 +4,7 @@ import unicodedata
 
 import regex  # unlike re, it counts the vowel signs of Hindi among a word's letters
 
+DIGIT = regex.compile(r"[^\P{Nd}0-9]")  # of other scripts than ours
 FULL_WIDTH = regex.compile(r"[\uff01-\uffee]+")  # as wide as Chinese characters
 # a letter, with its signs, of a script that is written without spaces
 UNSPACED = regex.compile(
@@ -18,10 +19,12 @@ def fold_text(text):
     """Return a text in lower case and in one Unicode form, so that equal words match.
 
     For example, an accent may be a character of its own, and letters may be full-width.
-    Turkish has an i with and without a dot: both become i.
+    Turkish has an i with and without a dot: both become i. Digits of all scripts become
+    0 to 9.
     """
     text = unicodedata.normalize("NFC", text)
     text = FULL_WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    text = DIGIT.sub(lambda found: str(unicodedata.decimal(found[0], found[0])), text)
     text = regex.sub("[iı]\u0307*", "i", text.casefold())
     return unicodedata.normalize("NFC", text)
 

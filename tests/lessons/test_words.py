@@ -85,6 +85,15 @@ def test_capitals_and_accents_apart_are_the_same_letters(text):
     assert fold_text(found) == found
 
 
+@given(st.integers(0, 10**6), st.sampled_from("0٠०๐০۰"))
+def test_a_number_is_the_same_in_the_digits_of_any_script(number, zero):
+    digits = {ord(str(n)): chr(ord(zero) + n) for n in range(10)}
+    other = str(number).translate(digits)
+    assert fold_text(other) == str(number)
+    assert normalize(f"{other}.") == normalize(str(number))
+    assert rouge_l(f"{number} कलम", f"{other} कलम") == 1
+
+
 @given(st.text(st.characters()))
 def test_any_text_is_cut_and_no_letter_is_lost(text):
     assert "".join(cut_words(text)) == "".join(separate(text).split())

@@ -7,9 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+from functools import wraps
 
 import pytest
 
+import support.pretraining.__main__ as pretraining
+import support.weights.__main__ as weights
+from ch05 import pretrain
 from support import commands
 from support.apps import assistant, chat, spam_filter
 from support.commands import BROKEN_PIPE, INTERRUPTED, clean_exit
@@ -70,15 +74,92 @@ def test_who_ignores_ctrl_c_goes_on_ignoring_it():
         signal.signal(signal.SIGINT, before)
 
 
-class Unread(io.StringIO):
-    """A pipe that nobody reads any more."""
+class Failing(io.StringIO):
+    """A stream that cannot be written to."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.error = OSError(number, os.strerror(number))
 
     def write(self, text):
-        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+        raise self.error
+
+
+# the function that does the work of a command, and a command line that calls it
+WORK = {
+    "pretrain --epochs 1": (pretrain, "load_text"),
+    "pretraining tokenize a b": (pretraining.COMMANDS, "tokenize"),
+    "pretraining run a --data b --steps 1": (pretraining.COMMANDS, "run"),
+    "weights list": (weights, "list_models"),
+    "weights get gpt2-small": (weights, "get"),
+    "weights verify gpt2-small": (weights, "verify"),
+    "weights convert gpt2-small": (weights, "convert"),
+    "spam_filter": (spam_filter, "train_filter"),
+    "spam_filter ask hello": (spam_filter, "classify_texts"),
+    "assistant": (assistant, "train_assistant"),
+    "chat": (chat, "load_assistant"),
+}
+MAINS = {"pretrain": pretrain, "pretraining": pretraining, "weights": weights}
+MAINS |= {"spam_filter": spam_filter, "assistant": assistant, "chat": chat}
+
+
+@pytest.fixture(params=WORK)
+def run_command(request, monkeypatch):
+    """run_command(work): how each command ends whose work is this function."""
+    place, name = WORK[request.param]
+    monkeypatch.setattr(sys, "argv", request.param.split())
+
+    def run_command(work):
+        if place is pretraining.COMMANDS:
+            monkeypatch.setitem(place, name, (place[name][0], work))
+        else:
+            monkeypatch.setattr(place, name, wraps(getattr(place, name))(work))
+        with pytest.raises(SystemExit) as end:
+            MAINS[sys.argv[0]].main()
+        return end.value.code
+
+    return run_command
+
+
+def begin(*_, **options):
+    """Work that prints and is done, which ends a command here."""
+    print("I have begun")
+    raise ValueError("I am done")
+
+
+def stop(*_, **options):
+    """Work that a reader stops."""
+    print("I have begun")
+    signal.raise_signal(signal.SIGINT)
+    raise AssertionError("the command was not stopped")
+
+
+def test_ctrl_c_ends_work_in_one_line(run_command, capsys):
+    assert run_command(stop) == INTERRUPTED
+    said = capsys.readouterr()
+    assert said.out.endswith("I have begun\n")
+    assert said.err.startswith("stopped") and said.err.count("\n") == 1
+
+
+def test_work_for_nobody_ends_in_one_line(run_command, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Failing(errno.EPIPE))
+    assert run_command(begin) == BROKEN_PIPE
+    said = capsys.readouterr().err
+    assert said.startswith("nobody reads the output any more: stopped")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_work_goes_on_when_the_terminal_is_lost_or_the_disk_full(
+    run_command, monkeypatch, number
+):
+    monkeypatch.setattr(sys, "stdout", Failing(number))
+    monkeypatch.setattr(sys, "stderr", Failing(number))
+    assert run_command(begin) == "error: I am done"
 
 
 def test_judging_for_nobody_ends_in_one_line(ask, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "stdout", Unread())
+    monkeypatch.setattr(sys, "stdout", Failing(errno.EPIPE))
     assert ask("one", "two")[1] == BROKEN_PIPE
 
 
