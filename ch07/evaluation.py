@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ch05.decoding import generate
 from ch05.training import evaluating
-from ch07.instructions import InstructionDataset, custom_collate_fn, format_prompt
+from ch07.instructions import format_prompt
 from support.words import cut_words, fold_text, separate
 
 QUOTES, STOPS = "\"'“”‘’„«»「」", ".!?。।؟۔"  # of several scripts
@@ -142,16 +142,34 @@ def draw_distractors(entries, num_distractors=3, seed=123):
 
 
 @torch.no_grad()
+def loss_parts(model, prompts, answers, end_id, batch_size=2):
+    """Split the losses of answers between their tokens and their end: (num_answers, 3).
+
+    The columns are the nats of an answer's tokens, the nats of its end, and the number
+    of tokens with the end. prompts and answers are token ids.
+    """
+    rows, device = [], model.tok_emb.weight.device
+    pairs = zip(prompts, answers, strict=True)
+    texts = [torch.tensor([*prompt, *answer, end_id]) for prompt, answer in pairs]
+    for i in range(0, len(texts), batch_size):
+        batch = texts[i : i + batch_size]
+        idx = nn.utils.rnn.pad_sequence(batch, True, end_id).to(device)
+        with evaluating(model):
+            logits = model(idx[:, :-1]).float().transpose(1, 2)
+        losses = F.cross_entropy(logits, idx[:, 1:], reduction="none").cpu()
+        for prompt, text, row in zip(prompts[i:], batch, losses):
+            found = row[len(prompt) - 1 : len(text) - 1]
+            rows.append((found[:-1].sum().item(), found[-1].item(), len(found)))
+    return np.array(rows)
+
+
 def answer_losses(model, tokenizer, entry, outputs):
     """Mean loss per token of each output as the answer to an entry, in nats: (b,)."""
-    data = [entry | {"output": output} for output in outputs]
-    dataset = InstructionDataset(data, tokenizer, mask_prompt=True)
-    inputs, targets = custom_collate_fn([*dataset], tokenizer.eot_token)
-    device = model.tok_emb.weight.device
-    with evaluating(model):
-        logits = model(inputs.to(device)).cpu()  # (b, num_tokens, vocab_size)
-    losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    return losses.sum(dim=1) / (targets != -100).sum(dim=1)
+    prompts = len(outputs) * [tokenizer.encode_ordinary(format_prompt(entry))]
+    answers = [tokenizer.encode_ordinary(output) for output in outputs]
+    parts = loss_parts(model, prompts, answers, tokenizer.eot_token, len(outputs))
+    tokens, end, num_tokens = parts.T
+    return (tokens + end) / num_tokens
 
 
 def prefers_references(model, tokenizer, entries, num_distractors=3, seed=123):
@@ -188,25 +206,3 @@ def contains_reference(reference, text):
     """Whether a text contains the reference, word for word, both normalized."""
     pattern = rf"(?<!\w){re.escape(normalize(reference))}(?!\w)"
     return re.search(pattern, normalize(text)) is not None
-
-
-@torch.no_grad()
-def loss_parts(model, prompts, answers, end_id, batch_size=2):
-    """Split the losses of answers between their tokens and their end: (num_answers, 3).
-
-    The columns are the nats of an answer's tokens, the nats of its end, and the number
-    of tokens with the end. prompts and answers are token ids.
-    """
-    rows, device = [], model.tok_emb.weight.device
-    pairs = zip(prompts, answers, strict=True)
-    texts = [torch.tensor([*prompt, *answer, end_id]) for prompt, answer in pairs]
-    for i in range(0, len(texts), batch_size):
-        batch = texts[i : i + batch_size]
-        idx = nn.utils.rnn.pad_sequence(batch, True, end_id).to(device)
-        with evaluating(model):
-            logits = model(idx[:, :-1]).float().transpose(1, 2)
-        losses = F.cross_entropy(logits, idx[:, 1:], reduction="none").cpu()
-        for prompt, text, row in zip(prompts[i:], batch, losses):
-            found = row[len(prompt) - 1 : len(text) - 1]
-            rows.append((found[:-1].sum().item(), found[-1].item(), len(found)))
-    return np.array(rows)

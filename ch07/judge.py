@@ -141,7 +141,7 @@ def generate_model_scores(json_data, json_key, model="llama3", url=OLLAMA_URL):
     An empty answer scores 0, and the judge is not asked. If a score cannot be obtained,
     a message names the entry, and its score is nan. A server that is gone, or has not
     replied to MAX_UNANSWERED questions in a row, is not asked again. Raises OllamaError
-    if it has given no score before.
+    if it has given no score before. After Ctrl-C, the scores so far are returned.
     """
     scores = [math.nan if entry[json_key].strip() else 0 for entry in json_data]
     to_ask = [i for i, score in enumerate(scores) if math.isnan(score)]
@@ -161,4 +161,7 @@ def generate_model_scores(json_data, json_key, model="llama3", url=OLLAMA_URL):
             if is_over:
                 say(f"the judge is not asked after entry {i}")
                 break
+        except KeyboardInterrupt:
+            say(f"stopped: there are no scores from entry {i} on")
+            break
     return scores

@@ -15,7 +15,6 @@ import shutil
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import cache
 from queue import SimpleQueue
 
 from attrs import evolve
@@ -31,6 +30,7 @@ from tests.notebooks.test_notebooks_match_modules import MODULES
 FOLDER = ROOT / ".mutants"
 SURVIVORS = ROOT / "tests" / "mutants_survivors.md"
 NUM_COPIES = 2
+KNOWN_SECONDS = {}  # that the tests of a module take, as far as they were measured
 MORE_TESTS = {  # files with tests of modules that have a file of their own as well
     "decoding": "kv_cache",
     "dropout": "attention baselines classifier evaluation finetuning gpt training",
@@ -97,14 +97,16 @@ def test_in(copy, stem, mutations, seconds):
     return result
 
 
-@cache
 def usual_seconds(copy, stem):
     """How long the tests of a module take; RuntimeError if they fail as it is."""
+    if stem in KNOWN_SECONDS:
+        return KNOWN_SECONDS[stem]
     start = time.perf_counter()
     result = test_in(copy, stem, [], seconds=1200)
     if result.is_killed:
         raise RuntimeError(f"without a mutant, tests fail:\n{result.output[-3000:]}")
-    return time.perf_counter() - start
+    KNOWN_SECONDS[stem] = time.perf_counter() - start
+    return KNOWN_SECONDS[stem]
 
 
 def try_out(item, free):

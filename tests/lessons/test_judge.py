@@ -222,6 +222,21 @@ def scores_of(ollama, *answers):
     return generate_model_scores(data, "answer", url=ollama.url)
 
 
+def test_ctrl_c_keeps_the_scores_so_far(monkeypatch, capsys):
+    replies = iter(["85", "60"])
+
+    def reply_or_stop(*_, **options):
+        for reply in replies:
+            return reply
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ch07.judge.query_model", reply_or_stop)
+    data = [ENTRY | {"answer": answer} for answer in ("a", " ", "b", "c", "d")]
+    found = generate_model_scores(data, "answer")
+    assert found[:3] == [85, 0, 60] and all(map(math.isnan, found[3:]))
+    assert capsys.readouterr().out == "stopped: there are no scores from entry 3 on\n"
+
+
 BAD = [reply for reply, _ in UNWANTED if reply[0] in (200, 500)]
 BAD += [message(reply) for reply in ("eighty", "", "\x1b[2J", '{"score": true}')]
 
