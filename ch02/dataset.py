@@ -37,10 +37,13 @@ def load_text(source="the-tide-table"):
         source = fetch(VERDICT_URLS, target, sha256=VERDICT_SHA256, size=VERDICT_SIZE)
     name = one_line(source)
     if size_of(source) is None:
-        raise ValueError(f"{name} is neither a file nor a text of this course")
+        raise ValueError(
+            f"{name} is not a file: give the path of a text file, the-tide-table or "
+            "the-verdict"
+        )
     text = read_text(source)
     if not text.strip():
-        raise ValueError(f"{name} is empty")
+        raise ValueError(f"{name} contains no text")
     return text
 
 
@@ -54,8 +57,8 @@ class GPTDatasetV1(Dataset):
     def __init__(self, txt, tokenizer, max_length, stride):
         if not is_whole(max_length) or not is_whole(stride):
             raise ValueError(
-                f"max_length {max_length} and stride {stride} must be at least 1, and "
-                "whole numbers"
+                f"max_length {max_length} and stride {stride} must be whole numbers of "
+                "at least 1"
             )
         token_ids = tokenizer.encode(txt, allowed_special={"<|endoftext|>"})
         # numpy reads a long list many times as fast as torch.tensor
@@ -63,7 +66,8 @@ class GPTDatasetV1(Dataset):
         if len(token_ids) <= max_length:
             raise ValueError(
                 f"the text has {len(token_ids)} tokens; one window of max_length "
-                f"{max_length} and its next token need {max_length + 1}"
+                f"{max_length} and its next token need {max_length + 1}: give a longer "
+                "text or a smaller max_length"
             )
         self.input_ids = token_ids[:-1].unfold(0, max_length, stride)
         self.target_ids = token_ids[1:].unfold(0, max_length, stride)
@@ -94,7 +98,8 @@ def create_dataloader_v1(
     if drop_last and len(dataset) < batch_size:
         raise ValueError(
             f"the text gives {len(dataset)} windows, fewer than batch_size "
-            f"{batch_size}, and drop_last drops them all"
+            f"{batch_size}, and drop_last drops them all: give a longer text, a "
+            "smaller batch_size or drop_last=False"
         )
     return DataLoader(
         dataset,

@@ -29,7 +29,9 @@ def look_up(ids, table):
     """The table's entries for ids; ValueError names an id that it does not have."""
     for token_id in ids:
         if token_id not in table:
-            raise ValueError(f"no token has the id {token_id}: there are {len(table)}")
+            raise ValueError(
+                f"no token has the id {token_id}: there are {len(table)} tokens"
+            )
     return [table[token_id] for token_id in ids]
 
 
@@ -123,7 +125,7 @@ class BPETokenizer:
 def get_tokenizer(name="gpt2"):
     """GPT-2's vocabulary as a tiktoken encoding, from files on this machine."""
     if name != "gpt2":
-        raise ValueError(f"unknown tokenizer {name!r}: there is 'gpt2'")
+        raise ValueError(f"unknown tokenizer {name!r}: the only one is 'gpt2'")
     vocab, special_tokens = read_openai_vocab(*gpt2_vocab_files())
     return tiktoken.Encoding(
         name,

@@ -41,7 +41,7 @@ def check_config(cfg):
         if key.startswith("drop_rate"):
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             is_right = is_number and 0 <= value < 1
-            expected = "a number from 0 to below 1"
+            expected = "a number of at least 0 and below 1"
         elif key == "qkv_bias":
             is_right, expected = type(value) is bool, "True or False"
         else:

@@ -125,8 +125,8 @@ def check_prompts(model, rows, context_size):
     lowest, highest = min(map(min, rows)), max(map(max, rows))
     if lowest < 0 or highest >= vocab_size:
         raise ValueError(
-            f"the prompts' ids go from {lowest} to {highest}, and the model knows 0 to "
-            f"{vocab_size - 1}. Is the tokenizer the model's own?"
+            f"the prompts' ids go from {lowest} to {highest}, but the model knows only "
+            f"0 to {vocab_size - 1}: use the model's own tokenizer"
         )
     if not is_whole(context_size) or context_size > most:
         raise ValueError(

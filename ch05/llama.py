@@ -75,7 +75,8 @@ class GroupedQueryAttention(nn.Module):
         super().__init__()
         if emb_dim % (2 * n_heads):
             raise ValueError(
-                f"n_heads {n_heads} does not divide emb_dim {emb_dim} into pairs"
+                f"n_heads {n_heads} does not divide emb_dim {emb_dim} into heads with "
+                "an even number of features"
             )
         if n_heads % n_kv_groups:
             raise ValueError(

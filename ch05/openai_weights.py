@@ -68,7 +68,9 @@ def assign(left, right):
     """
     right = torch.as_tensor(right)
     if left.shape != right.shape:
-        raise ValueError(f"shapes differ: {tuple(left.shape)}, {tuple(right.shape)}")
+        raise ValueError(
+            f"shapes differ: left {tuple(left.shape)}, right {tuple(right.shape)}"
+        )
     with torch.no_grad():
         left.copy_(right)
     return left
@@ -114,8 +116,8 @@ def load_weights_into_gpt(gpt, params):
     """Copy OpenAI's nested params into a GPTModel; ValueError where they do not fit."""
     if len(params["blocks"]) != len(gpt.trf_blocks):
         raise ValueError(
-            f"the weights are {len(params['blocks'])} blocks deep and the model "
-            f"{len(gpt.trf_blocks)}: which of the four sizes did you mean?"
+            f"the weights have {len(params['blocks'])} blocks, but the model has "
+            f"{len(gpt.trf_blocks)}: use the config and the weights of the same size"
         )
 
     def read(name):

@@ -65,7 +65,7 @@ def print_losses(state, model, loaders, device):
 
 def main():
     """Read the command line, train, and write the plot and the model."""
-    parser = argparse.ArgumentParser(prog="python -m ch05.pretrain")
+    parser = argparse.ArgumentParser("python -m ch05.pretrain", description=__doc__)
     texts = "the-tide-table (default), the-verdict, or a text file"
     parser.add_argument("--text", default="the-tide-table", help=texts)
     for option, default, meaning in (
@@ -89,7 +89,7 @@ def main():
         print_losses("trained", model, loaders, device)
         generate_and_print_sample(model, get_tokenizer(), device, START_CONTEXT)
         if not is_kept:
-            sys.exit("error: not all results are where they belong, as said above")
+            sys.exit("error: not all results were saved to the usual files; see above")
 
 
 if __name__ == "__main__":

@@ -138,7 +138,8 @@ class ClippedGradients:
     def __call__(self, input_batch, target_batch, model, device):
         if len(input_batch) % self.num_parts:
             raise ValueError(
-                f"a batch of {len(input_batch)} has no {self.num_parts} equal parts"
+                f"a batch of {len(input_batch)} cannot be split into {self.num_parts} "
+                "equal parts: choose another num_parts"
             )
         total = 0.0
         parts = zip(
@@ -150,7 +151,8 @@ class ClippedGradients:
         self.loss, self.norm = total.item(), float(norm)
         if not math.isfinite(self.loss + self.norm):
             raise FloatingPointError(
-                f"the loss is {self.loss} and the norm of the gradient {self.norm}"
+                f"the loss is {self.loss} and the norm of the gradient is {self.norm}; "
+                "both must be finite"
             )
 
     def add_part(self, inputs, targets, model, device):

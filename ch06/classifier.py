@@ -68,7 +68,10 @@ class Classifier(nn.Module):
         if isinstance(model.out_head, nn.Identity):
             raise ValueError("a Classifier already uses this model: load it again")
         if not is_whole(num_trained) or num_trained > num_blocks:
-            raise ValueError(f"num_trained is {num_trained}, not 1 to {num_blocks}")
+            raise ValueError(
+                f"num_trained is {num_trained}; it must be a whole number from 1 to "
+                f"{num_blocks}"
+            )
         check_whole(num_classes=num_classes)
         check_whole(0, pad_token_id=pad_token_id)
         self.pad_token_id = pad_token_id
@@ -143,7 +146,7 @@ def calc_accuracy_loader(data_loader, model, device, num_batches=None):
             num_right += (answers == labels.to(device)).sum().item()
             num_examples += len(labels)
     if num_examples == 0:
-        raise ValueError("there is no accuracy, because the loader is empty")
+        raise ValueError("the accuracy cannot be computed, because the loader is empty")
     return num_right / num_examples
 
 
@@ -221,7 +224,7 @@ def spam_probability(
     longest = max_length or training.context_size_of(model, default=None)
     token_ids = tokenizer.encode_ordinary(text)[:longest]
     if not token_ids:
-        raise ValueError("the message is empty: there is nothing to judge")
+        raise ValueError("the message is empty: give a text to classify")
     if hasattr(model, "pad_token_id"):
         pad_token_id = model.pad_token_id
         check_ends([token_ids], pad_token_id)

@@ -14,6 +14,7 @@ from support.checks import check_whole
 from support.download.fetch import FetchError, downloads_folder, fetch, unzip_member
 from support.download.files import check_sha256, read_text
 from support.download.message_tables import message_table
+from support.messages import one_line
 
 URLS = (
     "https://archive.ics.uci.edu/static/public/228/sms+spam+collection.zip",
@@ -72,9 +73,13 @@ def load_messages():
         path /= MEMBER
     try:
         download_and_unzip_spam_data(URLS, folder / "sms_spam.zip", folder, path)
-    except FetchError:
+    except FetchError as error:
         path = SAMPLE
-        print("The collection cannot be downloaded. A small sample replaces it.")
+        reason = one_line(" ".join(str(error).split()))
+        print(
+            "The SMS Spam Collection cannot be downloaded, so a small sample is used "
+            f"instead. The reason: {reason}"
+        )
     df = read_messages(path)
     print(f"{len(df):,} messages from {path.name}")
     return df
@@ -84,7 +89,10 @@ def create_balanced_dataset(df, seed=123):
     """All spam messages, and as many ham messages, drawn at random."""
     spam, ham = df[df["Label"] == "spam"], df[df["Label"] == "ham"]
     if spam.empty or len(ham) < len(spam):
-        raise ValueError(f"{len(spam)} spam and {len(ham)} ham cannot be balanced")
+        raise ValueError(
+            f"{len(spam)} spam and {len(ham)} ham messages cannot be balanced: there "
+            "must be spam, and at least as many ham messages"
+        )
     return pd.concat([ham.sample(len(spam), random_state=seed), spam])
 
 
@@ -93,15 +101,18 @@ def check_classes(parts):
     for name, part in zip(("training", "validation", "test"), parts):
         if part["Label"].nunique() < 2:
             raise ValueError(
-                f"the {name} part has {len(part)} messages and not both classes: "
-                "split more messages, or in other proportions"
+                f"the {name} part has {len(part)} messages, but not of both classes: "
+                "use more messages or other proportions"
             )
 
 
 def random_split(df, train_frac, validation_frac):
     """Shuffle and split: (train, validation, test). Parts of few rows may be empty."""
     if min(train_frac, validation_frac) < 0 or train_frac + validation_frac > 1 + 1e-9:
-        raise ValueError(f"{train_frac} and {validation_frac} are not parts of a whole")
+        raise ValueError(
+            f"train_frac {train_frac} and validation_frac {validation_frac} must be at "
+            "least 0, and their sum at most 1"
+        )
     df = df.sample(frac=1, random_state=123).reset_index(drop=True)
     train_end = int(len(df) * train_frac)
     validation_end = train_end + int(len(df) * validation_frac)

@@ -58,8 +58,9 @@ def group_split(df, seed=123, shares=(7, 1, 2)):
     num_groups = df["Group"].nunique()
     if num_groups < len(shares):
         raise ValueError(
-            f"{len(df)} texts cannot be split in three: near-copies stay together, and "
-            f"so there are only {num_groups} groups. Use more and different texts"
+            f"{len(df)} texts cannot be split into three parts: near-copies stay "
+            f"together, so there are only {num_groups} groups. Use more texts that "
+            "differ from each other"
         )
     num_folds = min(sum(shares), num_groups)
     held_out = [max(min(n, 1), num_folds * n // sum(shares)) for n in shares[1:]]

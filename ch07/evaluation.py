@@ -130,8 +130,8 @@ def draw_distractors(entries, num_distractors=3, seed=123):
         others = sorted({e["output"] for e in entries} - {entry["output"]})
         if len(others) < num_distractors:
             raise ValueError(
-                f"{num_distractors} distractors are wanted and there are {len(others)} "
-                "other outputs: use more entries or fewer distractors"
+                f"{num_distractors} distractors are needed, but there are only "
+                f"{len(others)} other outputs: use more entries or fewer distractors"
             )
         kind = entry.get("category")
         same = {e["output"] for e in entries if e.get("category") == kind}

@@ -33,7 +33,7 @@ def download_and_load_file(file_path, url=None):
         fetch(url, file_path)
     data = read_json(file_path)
     if not isinstance(data, list) or not data:
-        raise ValueError(f"{file_path} is not a list of entries")
+        raise ValueError(f"{file_path} must contain a list of at least one entry")
     for i, entry in enumerate(data):
         check_entry(entry, f"{file_path}, entry {i}")
     return data
@@ -167,8 +167,9 @@ def custom_collate_fn(
     targets = targets[:, :allowed_max_length].to(device)
     if (targets == ignore_index).all():
         raise ValueError(
-            f"no target is left of {len(batch)} entries cut to {allowed_max_length} "
-            "tokens: their loss would not be a number"
+            f"no target is left when {len(batch)} entries are truncated to "
+            f"{allowed_max_length} tokens, so they have no loss: use a larger "
+            "allowed_max_length"
         )
     return inputs, targets
 

@@ -53,11 +53,11 @@ def post(url, data, timeout):
     if session.expired:
         raise OllamaError(f"gave no answer within {timeout} seconds")
     if fault and session.sockets:
-        raise OllamaError("broke off before its answer was complete")
+        raise OllamaError("closed the connection before its answer was complete")
     if isinstance(fault, ValueError):
         raise NoJudgeError(f"cannot be asked: {one_line(fault)}")
     if fault:
-        raise NoJudgeError("is not there: `ollama serve` starts it")
+        raise NoJudgeError("cannot be reached: start it with `ollama serve`")
     if len(body) > MAX_REPLY_BYTES:
         raise OllamaError(f"sent more than {MAX_REPLY_BYTES:,} bytes")
     return reply.status_code, body
@@ -79,7 +79,7 @@ def read_answer(status, body, model):
         return printable(answer)
     if status == 404:
         raise NoJudgeError(
-            f"says {said}; `ollama pull {model}` fetches a missing model"
+            f"says {said}; `ollama pull {model}` downloads a missing model"
         )
     raise OllamaError(f"says {said}")
 
@@ -131,7 +131,9 @@ def read_score(reply):
     form = r"(?:score\s*[:=]?\s*)?([0-9]{1,3})(?:\.0*)?(?:\s*/\s*100)?"
     found = re.fullmatch(form, str(value).strip(), re.IGNORECASE)
     if not found or int(found[1]) > 100:
-        raise OllamaError(f"the judge replied {reply[:60]!r} and not a score to 100")
+        raise OllamaError(
+            f"the judge replied {reply[:60]!r} instead of a score from 0 to 100"
+        )
     return int(found[1])
 
 
@@ -159,7 +161,7 @@ def generate_model_scores(json_data, json_key, model="llama3", url=OLLAMA_URL):
                 raise
             say(f"entry {i} has no score: {error}")
             if is_over:
-                say(f"the judge is not asked after entry {i}")
+                say(f"the judge is not asked about the entries after entry {i}")
                 break
         except KeyboardInterrupt:
             say(f"stopped: there are no scores from entry {i} on")

@@ -62,7 +62,7 @@ def replace_linear_with_lora(model, rank, alpha):
     """Replace every linear layer of a model by a LinearWithLoRA."""
     for name, module in model.named_children():
         if isinstance(module, LinearWithLoRA):
-            raise ValueError(f"{name} has a LoRA layer already: merge_lora first")
+            raise ValueError(f"{name} has a LoRA layer already: call merge_lora first")
         if isinstance(module, nn.Linear):
             setattr(model, name, LinearWithLoRA(module, rank, alpha))
         else:

@@ -63,6 +63,7 @@ def check_ends(messages, pad_token_id):
     for i, token_ids in enumerate(messages):
         if len(token_ids) == 0 or token_ids[-1] == pad_token_id:
             raise ValueError(
-                f"message {i} is empty or ends with pad_token_id {pad_token_id}, which "
-                "would be taken for padding: take an id that no message has"
+                f"message {i} is empty, or it ends with pad_token_id {pad_token_id}, "
+                "which would count as padding: remove the message, or choose a "
+                "pad_token_id that is in no message"
             )

@@ -138,8 +138,11 @@ def clean_exit(*errors, stopped="stopped"):
 
 def positive(text):
     """Convert a command-line option to a whole number from 1 to MAX_COUNT."""
-    if text.isdecimal() and len(text) > len(str(MAX_COUNT)):
-        raise argparse.ArgumentTypeError(f"a number above {MAX_COUNT:,} is too large")
+    is_long = len(text) > len(str(MAX_COUNT))  # int refuses thousands of digits
+    if text.isdecimal() and (is_long or int(text) > MAX_COUNT):
+        raise argparse.ArgumentTypeError(
+            f"the number is too large; it must be at most {MAX_COUNT:,}"
+        )
     if not text.isdecimal() or int(text) < 1:
         message = f"{one_line(text)} is not a whole number above 0"
         raise argparse.ArgumentTypeError(message)
@@ -147,14 +150,14 @@ def positive(text):
 
 
 def fraction(text):
-    """Convert a command-line option to a number from 0 to below 1."""
+    """Convert a command-line option to a number of at least 0 and below 1."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
         raise argparse.ArgumentTypeError(
-            f"{one_line(text)} is not a number from 0 to below 1"
+            f"{one_line(text)} is not a number of at least 0 and below 1"
         )
     return value
 

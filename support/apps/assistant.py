@@ -87,7 +87,10 @@ def load_assistant(path=ASSISTANT, device="cpu"):
     file = open_saved(locate_model(Path(path)))
     name = file.metadata().get("pretrained")
     if name is None:
-        raise ValueError(f"{path} is not an assistant: it names no pretrained model")
+        raise ValueError(
+            f"{path} is not an assistant's file: it does not name a pretrained model. "
+            f"Move it away, and run `{COMMAND}`"
+        )
     pretrained = load_pretrained(name, device=device)
     check_fingerprint(file, pretrained.model, name, COMMAND)
     load_adapter(file, pretrained.model)
@@ -121,8 +124,11 @@ def train_assistant(path, name="auto", seed=123, num_train=None, num_epochs=NUM_
 
 def main():
     """Read the command line and train an assistant."""
-    description = "Fine-tune an assistant and save it."
-    parser = argparse.ArgumentParser(prog=COMMAND, description=description)
+    parser = argparse.ArgumentParser(
+        prog=COMMAND,
+        description="Fine-tune an assistant and save it.",
+        epilog="Use it with `python -m support.apps.chat`.",
+    )
     run_training_command(parser, ASSISTANT, train_assistant)
 
 

@@ -18,7 +18,7 @@ from support.messages import printable, say
 
 WELCOME = (
     "Type an instruction and press Enter. An empty line ends the chat.\n"
-    "The model answers each instruction by itself: it does not remember earlier ones."
+    "The model answers each instruction separately: it does not remember earlier ones."
 )
 
 
@@ -53,7 +53,8 @@ def chat(model, tokenizer):
         try:
             for piece in stream_answer(model, tokenizer, entry):
                 print(printable(piece), end="", flush=True)
-        except ValueError as error:  # the next instruction may be a better one
+        except (ValueError, FloatingPointError) as error:
+            # the next instruction may be a better one
             say(f"there is no answer: {error}")
         print()
 

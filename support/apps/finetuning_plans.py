@@ -80,8 +80,11 @@ def propose_plan(table, free):
     fitting = table.index[table["fits"]]
     if len(fitting) == 0:
         return (
-            f"no plan fits into the {free / 1e9:.1f} GB that are free: compute batches "
-            "in parts (num_parts), or take a smaller model"
+            f"no plan fits into the {free / 1e9:.1f} GB of free memory: split batches "
+            "into parts (num_parts), or use a smaller model"
         )
     title, minutes = fitting[0], table.loc[fitting[0], "minutes"]
-    return f"{title}: {minutes:.1f} min, and {free / 1e9:.1f} GB are free"
+    return (
+        f"{title}: it fits into the {free / 1e9:.1f} GB of free memory, and "
+        f"{NUM_STEPS} steps take {minutes:.1f} min"
+    )

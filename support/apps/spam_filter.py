@@ -88,8 +88,9 @@ def load_classifier(path=SPAM_FILTER, device="cpu"):
     classifier = create_classifier(pretrained, config["num_trained"])
     if "logits" in file.metadata():  # the course's first versions wrote no fingerprint
         say(
-            f"{one_line(file.path)} comes from an earlier version of this course and "
-            f"cannot be compared with the {pretrained.name} that is here"
+            f"{one_line(file.path)} comes from an earlier version of this course, so "
+            f"it may not belong to the {pretrained.name} that is here. If it answers "
+            f"badly, run `{COMMAND}` to train again"
         )
     else:
         check_fingerprint(file, classifier.trunk, pretrained.name, COMMAND)
@@ -127,14 +128,15 @@ def classify_texts(texts):
         try:
             probability = spam_probability(text, classifier, tokenizer, device)
         except ValueError as error:
-            faults.append(f"message {number} was not judged: {error}")
+            faults.append(f"message {number} was not classified: {error}")
             say(faults[-1])
             continue
         answer = "spam" if probability > 0.5 else "not spam"
         say(f"{answer:8} {probability:6.1%}  {one_line(text, longest=2000)}")
     if faults:
         raise ValueError(
-            f"{len(faults)} of {len(texts)} messages could not be judged: {faults[0]}"
+            f"{len(faults)} of {len(texts)} messages were not classified. The first of "
+            f"them: {faults[0]}"
         )
 
 
@@ -157,10 +159,15 @@ def ask():
     """Run the command `ask`: print whether messages are spam."""
     parser = argparse.ArgumentParser(
         prog=f"{COMMAND} ask",
-        description="Say whether messages are spam. Without any, read standard input.",
+        description="Say whether messages are spam. If none are given, they are read "
+        "from standard input, one on each line.",
     )
-    parser.add_argument("texts", nargs="*", metavar="MESSAGE")
-    parser.add_argument("--file", help="a UTF-8 text with one message on each line")
+    parser.add_argument(
+        "texts", nargs="*", metavar="MESSAGE", help="a text to classify"
+    )
+    parser.add_argument(
+        "--file", help="a UTF-8 text file with one message on each line"
+    )
     with clean_exit(ValueError, FetchError, OSError):
         arguments = parser.parse_intermixed_args(sys.argv[2:])
         texts = collect_messages(arguments.texts, arguments.file)

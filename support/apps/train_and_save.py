@@ -45,15 +45,19 @@ def run_training_command(parser, path, train):
 
     train returns what `train_and_save` returns.
     """
-    parser.add_argument("--model", default="auto", help="a name for load_pretrained")
-    draws = "for the new weights and the order of the batches (default 123)"
+    names = "pretrained model, as in `python -m support.weights list` (default auto)"
+    parser.add_argument("--model", default="auto", help=names)
+    draws = "random seed of the new weights and the order of the batches (default 123)"
     parser.add_argument("--seed", type=positive, default=123, help=draws)
     with clean_exit(ValueError, FetchError, FloatingPointError, OSError):
         args = parser.parse_args()
         _, seconds, is_saved = train(path, args.model, args.seed)
         say(f"{seconds:.0f} s of training")
         if not is_saved:
-            sys.exit("error: the model is not in its usual file, as said above")
+            sys.exit(
+                "error: the model was not saved to its usual file; the messages above "
+                "say why"
+            )
         say(f"wrote {one_line(path)}")
 
 

@@ -46,7 +46,10 @@ def pick_device():
     available = available_devices()
     wanted = os.environ.get("LLMS_DEVICE")
     if wanted and wanted not in available:
-        raise ValueError(f"LLMS_DEVICE is {wanted!r}, but this machine has {available}")
+        raise ValueError(
+            f"LLMS_DEVICE is {wanted!r}, but this machine has {available}: set it to "
+            "one of them, or unset it"
+        )
     return torch.device(wanted or fastest_device(tuple(available)))
 
 
@@ -65,7 +68,7 @@ def fastest_device(names):
     seconds = {name: seconds_per_step(name) for name in sound}
     choice = min(sound, key=seconds.get)
     each = ", ".join(f"{name} {seconds[name]:.3f}" for name in sound)
-    print(f"seconds for a step of training: {each}. {choice} is used")
+    print(f"seconds per training step: {each}. {choice} is used")
     with suppress(OSError):  # without the file, the next process measures again
         content = json.dumps([*machine_key(names), choice], indent=1)
         write_atomically(CHOICE, content.encode())

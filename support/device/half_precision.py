@@ -41,8 +41,8 @@ def half_precision_copy(model, dtype=None):
     if kinds != {"torch.float32 on cpu"}:
         raise ValueError(
             f"the model's parameters are {', '.join(sorted(kinds))}; they must be "
-            'float32 on the CPU: use model.float().to("cpu"), or the model that a copy '
-            "in half precision was made from"
+            'float32 on the CPU: use model.float().to("cpu") or, if this model is a '
+            "half-precision copy, the model that it was made from"
         )
     dtype = dtype or faster_half_dtype()
     halved = copy.deepcopy(model).eval().requires_grad_(False)
@@ -53,8 +53,8 @@ def half_precision_copy(model, dtype=None):
     halved.tok_emb.to(dtype).register_forward_hook(cast_to_float32)
     if not all(p.isfinite().all() for p in halved.parameters()):
         raise ValueError(
-            f"some weights of the model are not finite numbers in {dtype}: has its "
-            "training failed?"
+            f"some weights of the model are not finite numbers in {dtype}: try "
+            "torch.bfloat16; if that fails too, the training of the model has failed"
         )
     return halved
 

@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from support.download.files import (
     PartialFile,
     check_regular,
-    check_sha256,
     move_into_place,
     replacing,
     set_aside,
@@ -57,8 +56,8 @@ def downloads_folder():
         return ROOT / Path(name).expanduser()
     except RuntimeError:
         raise ValueError(
-            f"LLMS_DOWNLOADS is {name}, and there is no such home folder: give the "
-            "whole path"
+            f"LLMS_DOWNLOADS is {name}, but there is no such home folder: give the "
+            "full path"
         ) from None
 
 
@@ -123,7 +122,7 @@ def locked(path):
     try:
         acquired = lock.acquire(blocking=False)
     except Timeout:
-        say(f"Another process is fetching {path.name}; waiting for it.")
+        say(f"Another process is downloading {path.name}; waiting for it.")
         acquired = lock.acquire()
     with acquired:
         yield
@@ -147,8 +146,9 @@ def check_room(part):
     missing = 0 if part.size is None else part.size - part.length
     if missing > free:
         raise FetchError(
-            f"{part.path.stem} needs {missing:,} bytes more, and {free:,} are free in "
-            f"{part.path.parent}. Make room, or name another folder in LLMS_DOWNLOADS."
+            f"{part.path.stem} needs {missing:,} more bytes, but only {free:,} are "
+            f"free in {part.path.parent}. Free some space, or name another folder in "
+            "LLMS_DOWNLOADS."
         )
 
 
@@ -189,7 +189,9 @@ class MirrorDownload:
             download(url, part, progress=self.progress)
             if is_complete(part.path, part.sha256, part.size):
                 return True
-            raise CorruptError(f"the {part.length:,} bytes are not those of the file")
+            raise CorruptError(
+                f"the {part.length:,} bytes that arrived have the wrong size or sha256"
+            )
         except RequestError as raised:
             error = self.errors[url] = raised
         self.furthest = max(part.length, self.furthest)
@@ -215,10 +217,11 @@ def unzip_member(archive, member, path, *, sha256, size):
         with zipfile.ZipFile(archive) as zipped, replacing(path) as temporary:
             found = zipped.getinfo(member).file_size
             if found != size:
-                raise ValueError(f"it holds {found:,} bytes, not {size:,}")
+                raise ValueError(f"{member} in it has {found:,} bytes, not {size:,}")
             with zipped.open(member) as source, open(temporary, "wb") as target:
                 shutil.copyfileobj(source, target)
-            check_sha256(temporary, sha256)
+            if (found := sha256_of(temporary)) != sha256:
+                raise ValueError(f"{member} in it has the sha256 {found}, not {sha256}")
             set_aside(path)
     except OSError as error:
         raise FetchError(f"{archive} cannot be unpacked to {path}: {error}") from None
@@ -238,8 +241,8 @@ def offline_message(urls, path):
     """Explain that LLMS_OFFLINE forbids a download, and what to do."""
     state = "missing" if size_of(path) is None else "damaged"
     return (
-        f"{path} is {state}, and LLMS_OFFLINE forbids fetching it. Unset that, or "
-        "save the file there yourself, from:\n  " + "\n  ".join(urls)
+        f"{path} is {state}, and LLMS_OFFLINE forbids downloading it. Unset "
+        "LLMS_OFFLINE, or save the file there yourself, from:\n  " + "\n  ".join(urls)
     )
 
 
@@ -249,8 +252,8 @@ def failure_message(path, part, errors):
         f"  {url}\n    {error}{proxy_note(url)}\n" for url, error in errors.items()
     )
     return (
-        f"could not fetch {path.name}. Tried:\n{tried}{saved_note(part)}Run this again "
-        f"later, or download the file in another way and save it as {path}."
+        f"could not download {path.name}. Tried:\n{tried}{saved_note(part)}Run this "
+        f"again later, or download the file in another way and save it as {path}."
     )
 
 
@@ -258,8 +261,8 @@ def local_message(path, part, error):
     """Explain why a file could not be written, and what to do."""
     reason = getattr(error, "strerror", None) or error
     return (
-        f"{path.name} cannot be kept in {path.parent}: {reason}. {saved_note(part)}"
-        "Correct that, or name another folder in LLMS_DOWNLOADS."
+        f"{path.name} cannot be saved in {path.parent}: {reason}. {saved_note(part)}"
+        "Solve this problem, or name another folder in LLMS_DOWNLOADS."
     )
 
 
@@ -267,4 +270,7 @@ def saved_note(part):
     """Say how many bytes the next call will not download again, if any."""
     if not part.length or not (part.sha256 or part.origin[1]):
         return ""
-    return f"{part.length:,} bytes are safe in {part.path}; the next run resumes.\n"
+    return (
+        f"{part.length:,} bytes are saved in {part.path}; the next run resumes the "
+        "download.\n"
+    )

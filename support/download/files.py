@@ -103,7 +103,7 @@ def check_encoding(name, content):
     """Raise ValueError for UTF-16 text, with a byte order mark or without."""
     start, encoding = content[:1000], ""
     if start.count(0) > len(start) // 4:
-        encoding = "UTF-16, or no"
+        encoding = "not text, or it is UTF-16"
     if start.startswith(UTF_16_MARKS):
         encoding = "UTF-16"
     if encoding:
@@ -117,7 +117,7 @@ def read_json(path):
     """
     name, text = one_line(os.fsdecode(path)), read_text(path)
     if not text.strip():
-        raise ValueError(f"{name} is empty, and JSON is expected in it")
+        raise ValueError(f"{name} is empty, but it must contain JSON")
     try:
         return parse_json(text, name)
     except ValueError as error:
@@ -146,8 +146,8 @@ def make_folder(path):
         Path(path).mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise ValueError(
-            f"{path} cannot be a folder: a file has this name, or a part of it. Name "
-            "another folder"
+            f"the folder {path} cannot be created, because it or one of its parent "
+            "folders is a file. Name another folder"
         ) from None
 
 
@@ -163,7 +163,7 @@ def set_aside(path):
     names = (path.with_name(f"{path.name}.old{number or ''}") for number in count())
     old = next(name for name in names if not os.path.lexists(name))
     os.rename(path, old)
-    say(f"{path} was not what is expected there. It is kept as {old.name}.")
+    say(f"{path} was not the expected file. It was renamed to {old.name}.")
 
 
 def temporary_path(path):

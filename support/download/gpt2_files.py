@@ -103,15 +103,15 @@ class RemoteFile:
             is_there = os.path.lexists(path)
             return "damaged: it is not a file" if is_there else "missing"
         if self.size not in (None, size):
-            return f"damaged: {size:,} of {self.size:,} bytes"
+            return f"damaged: it has {size:,} bytes, not {self.size:,}"
         if self.sha256 is None:
             known = "size and" if self.size is None else "right size,"
-            return "damaged: it is empty" if size == 0 else f"{known} content unknown"
+            return "damaged: it is empty" if size == 0 else f"{known} content unchecked"
         try:
             is_whole = sha256_of(path) == self.sha256
         except OSError as error:
             return f"damaged: {error.strerror}"
-        return "whole" if is_whole else "damaged: its sha256 is another"
+        return "whole" if is_whole else "damaged: its sha256 is not the expected one"
 
 
 def openai_files(model_size):
@@ -153,7 +153,7 @@ def fetch_and_read(files, folder, read):
     except DamagedCheckpoint as damage:
         if is_offline() or not unchecked:
             raise
-        say(f"{damage}. It is fetched once more.")
+        say(f"{damage}. It will be downloaded once more.")
         fetch_again(unchecked, folder, damage)
     return read()
 
@@ -164,7 +164,7 @@ def fetch_again(files, folder, damage):
         paths = [file.fetch_to(folder, ".new") for file in files]
     except FetchError as error:
         raise FetchError(
-            f"{damage}. It stays as it is, because no other copy could be fetched: "
+            f"{damage}. It stays as it is, because no other copy could be downloaded: "
             f"{error}"
         ) from None
     for file, path in zip(files, paths):

@@ -15,7 +15,10 @@ def read_small_json(path):
     if size is None:
         raise ValueError(f"{one_line(path)} is missing, or it is not a regular file")
     if size > MAX_SIZE:
-        raise ValueError(f"{one_line(path)} is damaged: it has {size:,} bytes")
+        raise ValueError(
+            f"{one_line(path)} is damaged: it has {size:,} bytes, and at most "
+            f"{MAX_SIZE:,} are expected"
+        )
     return read_json(path)
 
 
@@ -41,4 +44,6 @@ def read_sealed(path, keys):
             return content
     except (LookupError, TypeError, AttributeError, RecursionError):
         pass  # not even a dict with a sha256
-    raise ValueError(f"{one_line(path)} is damaged: its sha256 is not its own")
+    raise ValueError(
+        f"{one_line(path)} is damaged: the sha256 in it does not match its content"
+    )

@@ -74,4 +74,4 @@ def check_message_table(df, name, rows):
                 f"{row}: expected messages with labels 0 and 1, found {label!r}"
             )
         if not isinstance(text, str) or not text:
-            raise ValueError(f"{row}: a message is empty: take it out")
+            raise ValueError(f"{row}: the message is empty; remove it")

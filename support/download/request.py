@@ -158,7 +158,9 @@ def receive(session, url, part, headers, progress):
             raise ResumeError
         start, total = check_response(response, part, headers)
         if part.size is None and (total or 0) > MAX_UNKNOWN_SIZE:
-            raise PermanentError(f"the server announces {total:,} bytes, too many")
+            raise PermanentError(
+                f"the server announces {total:,} bytes, more than {MAX_UNKNOWN_SIZE:,}"
+            )
         # without ranges, bytes that are here already arrive once more
         is_longer = total is None or total > part.length
         skipped = part.length if start == 0 and part.sha256 and is_longer else 0
@@ -215,7 +217,7 @@ def proxy_note(url):
         host = urlsplit(url).hostname or ""
         if proxy:
             name = proxy.rpartition("@")[2]  # without the password
-            note = f"; the request went through the proxy {name} of your settings"
+            note = f"; the request went through the proxy {name} from your settings"
             is_local = host in ("localhost", "::1") or host.startswith("127.")
             return note + f" (NO_PROXY={host} avoids it)" * is_local
     return ""
@@ -239,7 +241,7 @@ def check_response(response, part, headers):
             f"the response is compressed with {encoding}, which was not asked for"
         )
     if "html" in response.headers.get("Content-Type", "").lower():
-        raise PermanentError("the response is a web page")
+        raise PermanentError("the response is a web page, not the file")
     if response.status_code == 206:
         return part.length, size_by_range(response, part, headers.get("If-Range"))
     size = response.raw.length_remaining  # by its headers
@@ -248,7 +250,7 @@ def check_response(response, part, headers):
             f"the server announces {size:,} bytes, but the file has {part.size:,}"
         )
     if (size, part.size, part.sha256) == (None,) * 3 and not response.raw.chunked:
-        raise PermanentError("the response does not say where it ends")
+        raise PermanentError("the server does not say how many bytes it sends")
     return 0, size if part.size is None else part.size
 
 

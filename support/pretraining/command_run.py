@@ -31,34 +31,35 @@ from support.pretraining.trainer import RunOptions, RunSettings, Trainer
 SIZES = {name.split()[0]: sizes for name, sizes in MODEL_CONFIGS.items()}
 DTYPES = ("auto", "float32", "bfloat16")
 CONFIG_OPTIONS = {  # keys of a config that have an option of their own
-    "context_length": "tokens of a window",
+    "context_length": "tokens in a window",
     "emb_dim": "embedding dimension",
     "n_heads": "attention heads in a block",
     "n_layers": "transformer blocks",
 }
 COUNTS = {
-    "batch-size": (8, "windows in a step, of all processes together"),
-    "num-parts": (1, "parts that each process cuts its share into: less memory"),
+    "batch-size": (8, "windows in a step, in all processes together"),
+    "num-parts": (1, "parts of a batch in each process; more parts take less memory"),
     "eval-freq": (100, "steps between two evaluations"),
-    "eval-iter": (8, "batches of an evaluation"),
+    "eval-iter": (8, "batches in an evaluation"),
     "save-freq": (100, "steps between two checkpoints"),
-    "seed": (123, "of the weights, the order of the data and dropout"),
+    "seed": (123, "random seed of the weights, the order of the data and dropout"),
 }
 RATES = {
     "lr": (6e-4, "highest learning rate"),
     "min-lr": (6e-5, "learning rate of the last step"),
     "drop-rate": (0.0, "share of values that dropout sets to zero"),
 }
-ADVICE = "take a smaller model, smaller batches, or more parts (--num-parts)"
+ADVICE = "use a smaller model, smaller batches, or more parts (--num-parts)"
 
 
 def add_run_arguments(parser):
     """Add the arguments of `run` to an argparse parser."""
     add = parser.add_argument
-    add("folder", help="of the run; a stopped command continues here")
+    add("folder", help="folder of the run; a stopped run continues here")
     add("--data", required=True, help="folder that `tokenize` wrote")
-    add("--steps", type=positive, required=True, help="of the whole run")
-    add("--size", choices=SIZES, default="gpt2-small", help="GPT-2's model sizes")
+    add("--steps", type=positive, required=True, help="steps of the whole run")
+    size = "one of GPT-2's model sizes (default gpt2-small)"
+    add("--size", choices=SIZES, default="gpt2-small", help=size)
     for key, meaning in CONFIG_OPTIONS.items():
         option = f"--{key.replace('_', '-')}"
         add(option, type=positive, help=f"{meaning}; default: that of --size")
@@ -66,11 +67,13 @@ def add_run_arguments(parser):
         for name, (default, meaning) in options.items():
             text = f"{meaning} (default {default})"
             add(f"--{name}", type=kind, default=default, help=text)
-    add("--dtype", choices=DTYPES, default="auto", help="of matrix multiplications")
+    dtype = "data type of matrix multiplications (default auto: the faster one)"
+    add("--dtype", choices=DTYPES, default="auto", help=dtype)
     add(
         "--shard",
         action="store_true",
-        help="shard weights and moments over the processes (FSDP2), not only batches",
+        help="shard the weights and the optimizer's moments across the processes "
+        "(FSDP2), not only the batches",
     )
 
 
@@ -102,8 +105,8 @@ def choose_dtype(folder, device):
 def run_command(args):
     """Train a model on token shards.
 
-    Obvious mistakes are reported before anything large is allocated. A run that is
-    stopped ends with the exit status INTERRUPTED.
+    Obvious mistakes are reported before the training begins. A run that is stopped ends
+    with the exit status 130; run the same command again to continue.
     """
     options = RunOptions(
         args.eval_freq, args.eval_iter, args.save_freq, args.num_parts, args.shard
@@ -131,7 +134,7 @@ def run_command(args):
                 "`support.weights.checkpoint.load_model` reads, and "
                 f"{one_line(folder.log)} holds its losses"
                 if is_done
-                else "stopped, and a checkpoint is saved. The same command continues"
+                else "stopped; a checkpoint is saved. Run the same command to continue"
             )
         if not is_done:
             raise SystemExit(INTERRUPTED)
@@ -159,9 +162,9 @@ def check_memory(trainer):
     needed, total = needed_bytes(work, parts), total_bytes(work.device)
     if needed > total:
         raise ValueError(
-            f"a step takes {needed / 1e9:,.1f} GB, "
-            f"{sum(parts[name] for name in state) / 1e9:,.1f} of them for weights, "
-            f"gradients and moments, and this machine has {total / 1e9:,.1f} GB: "
+            f"a step takes {needed / 1e9:,.1f} GB of memory, "
+            f"{sum(parts[name] for name in state) / 1e9:,.1f} GB of it for weights, "
+            f"gradients and moments, but this machine has {total / 1e9:,.1f} GB: "
             f"{ADVICE}"
         )
     return work
@@ -186,7 +189,7 @@ def announce(trainer, train):
     batch_tokens = settings.batch_size * settings.config["context_length"]
     say(
         f"{settings.num_steps:,} steps of {batch_tokens:,} tokens each, from a text of "
-        f"{train.num_tokens:,}, on {world_size()} x {trainer.device} in "
+        f"{train.num_tokens:,} tokens, on {world_size()} x {trainer.device} in "
         f"{settings.dtype}"
     )
 
@@ -201,8 +204,8 @@ def describe_forecast(work, num_steps):
     time = "" if math.isnan(minutes) else f"about {format_minutes(minutes)} and "
     advice = "" if forecast.needed < free else f": {ADVICE}"
     return (
-        f"all steps will take {time}{forecast.needed / 1e9:.1f} GB; {free / 1e9:.1f} "
-        f"GB are free{advice}"
+        f"all steps will take {time}{forecast.needed / 1e9:.1f} GB of memory; "
+        f"{free / 1e9:.1f} GB are free{advice}"
     )
 
 

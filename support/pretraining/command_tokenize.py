@@ -13,9 +13,10 @@ from support.pretraining.shards import SPLITS
 from support.pretraining.writer import write_shards
 
 FILE_FORMATS = "csv", "json", "parquet", "text"  # of data sets in local files
-SHARE = "for validation: the end of each file, or one row in ten (default 0.1)"
-DATASET = f"""a data set of Hugging Face, of which the training split is taken; or the
-format of the files: {", ".join(FILE_FORMATS)}"""
+SHARE = """share of the text for validation (default 0.1): the end of each file, or
+every tenth row of a data set"""
+DATASET = f"""a data set on Hugging Face, whose training split is used; or the format of
+the files: {", ".join(FILE_FORMATS)}"""
 
 
 def add_tokenize_arguments(parser):
@@ -28,7 +29,7 @@ def add_tokenize_arguments(parser):
     add("--val-share", type=fraction, default=0.1, help=SHARE)
     add("--dataset", help=DATASET)
     add("--subset", help="which part of the data set, if it has several")
-    add("--column", default="text", help="of the texts (default text)")
+    add("--column", default="text", help="column of the texts (default text)")
 
 
 def load_tokenizer(name):
@@ -36,18 +37,21 @@ def load_tokenizer(name):
     if name == "gpt2":
         return get_tokenizer(name)
     if not Path(name).is_file():
-        raise ValueError(f"{name} is neither gpt2 nor a file of a tokenizer")
+        raise ValueError(
+            f"{name} is not a file: give gpt2, or a file that BPETokenizer.save wrote"
+        )
     return BPETokenizer.load(name)
 
 
 def dataset_texts(name, subset, files, column):
-    """Yield the texts of a data set of Hugging Face, which is read row by row.
+    """Yield the texts of a data set on Hugging Face, which is read row by row.
 
     Raises FetchError if it cannot be read, ValueError for a row without a text.
     """
     if is_offline() and name not in FILE_FORMATS and not Path(name).is_dir():
         raise FetchError(
-            f"LLMS_OFFLINE forbids fetching the data set {name}: unset it or give files"
+            f"LLMS_OFFLINE forbids downloading the data set {name}: unset it, or name "
+            "files to tokenize"
         )
     import datasets  # it takes a second, and few runs need it
 
@@ -59,8 +63,8 @@ def dataset_texts(name, subset, files, column):
         for number, row in enumerate(rows):
             if not isinstance(row.get(column), str):
                 raise ValueError(
-                    f"row {number} of {name} has no text in a column {column}; its "
-                    f"columns are {', '.join(row)}"
+                    f"row {number} of {name} has no text in the column {column!r}; its "
+                    f"columns are {', '.join(row)}: choose one with --column"
                 )
             yield row[column]
     except OSError as error:
@@ -73,7 +77,10 @@ def tokenize_command(args):
     The texts are text files or a data set, read as a stream.
     """
     if not args.files and args.dataset in (None, *FILE_FORMATS):
-        raise ValueError("name files to tokenize, or a --dataset of Hugging Face")
+        raise ValueError(
+            "there is nothing to tokenize: name files, or a data set on Hugging Face "
+            "(--dataset)"
+        )
     for path in args.files:
         check_regular(path)
     tokenizer = load_tokenizer(args.tokenizer)
@@ -86,6 +93,6 @@ def tokenize_command(args):
     shards = write_shards(pieces, args.folder, tokenizer, size)["shards"]
     num_tokens = [sum(shard["tokens"] for shard in shards[split]) for split in SPLITS]
     say(
-        f"{one_line(args.folder)} holds {num_tokens[0]:,} train and {num_tokens[1]:,} "
-        "val tokens"
+        f"{one_line(args.folder)} holds {num_tokens[0]:,} training tokens and "
+        f"{num_tokens[1]:,} validation tokens"
     )

@@ -181,8 +181,8 @@ def count_shapes(work):
     except (RuntimeError, OverflowError) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(
-            f"a step on {work.part_size:,} texts of {work.num_tokens:,} tokens is too "
-            f"large to be counted ({reason}): take a smaller model or less text"
+            f"the memory for a step on {work.part_size:,} texts of {work.num_tokens:,} "
+            f"tokens cannot be calculated ({reason}): use a smaller model or less text"
         ) from None
     finally:
         log.disabled = False

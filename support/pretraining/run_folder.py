@@ -166,10 +166,10 @@ class RunFolder:
         file = SavedFile(self.checkpoint(step))
         settings, found = parse_settings(file), file.metadata().get("step")
         if found != str(step):
-            raise ValueError(f"{file.path} holds step {found}")
+            raise ValueError(f"{file.path} holds step {found}, not {step}")
         different = different_settings(settings, self.settings or settings)
         if different:
-            raise ValueError(f"{file.path} is of another run: {different}")
+            raise ValueError(f"{file.path} belongs to another run: {different}")
 
     def check_disk_space(self, model):
         """Raise OSError unless a checkpoint of a tied model, and the result, fit in."""
@@ -180,8 +180,8 @@ class RunFolder:
         free, needed = shutil.disk_usage(self.path).free, (3 + 1) * size  # and moments
         if free < needed:
             raise OSError(
-                f"{self.path} has {free:,} bytes left, and a checkpoint and the result "
-                f"take {needed:,}"
+                f"{self.path} has {free:,} bytes left, but a checkpoint and the final "
+                f"model take {needed:,}"
             )
 
     def save(self, step, model, optimizer):
@@ -226,7 +226,10 @@ class RunFolder:
         lines = [f"{json.dumps(entry)}\n" for entry in entries]
         write_atomically(self.log, "".join(lines).encode())
         if num_missing := step - len({entry["step"] for entry in entries}):
-            say(f"{one_line(self.log)} lost {num_missing} of {step} steps by damage")
+            say(
+                f"{one_line(self.log)} is damaged: {num_missing} of {step} steps are "
+                "missing in it"
+            )
 
     def log_entry(self, **entry):
         """Add a line to the log; FloatingPointError if a number is not finite."""

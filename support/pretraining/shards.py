@@ -129,7 +129,9 @@ class TokenShards(Dataset):
         Raises IndexError for a window that does not exist.
         """
         if not 0 <= idx < len(self):
-            raise IndexError(f"there is no window {idx}: there are {len(self)}")
+            raise IndexError(
+                f"there is no window {idx}: the last one is {len(self) - 1}"
+            )
         start = idx * self.max_length
         stop = start + self.max_length + 1
         first, last = np.searchsorted(self.ends, [start, stop - 1], side="right")

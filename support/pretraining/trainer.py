@@ -92,8 +92,8 @@ def create_val_loader(dataset, batch_size, eval_iter):
     num_windows -= num_windows % world_size()  # all shares are equal
     if num_windows == 0:
         raise ValueError(
-            f"the validation part has {len(dataset)} windows for {world_size()} "
-            "processes: give more text or fewer processes"
+            f"the validation part has only {len(dataset)} windows for {world_size()} "
+            "processes: give more text, or use fewer processes"
         )
     share = Subset(dataset, range(rank(), num_windows, world_size()))
     return DataLoader(share, max(1, batch_size // world_size()))
@@ -153,8 +153,8 @@ class Trainer:
         share = settings.batch_size // world_size()
         if share % options.num_parts:
             raise ValueError(
-                f"a batch of {share} windows cannot be cut into {options.num_parts} "
-                "equal parts"
+                f"a batch of {share} windows cannot be split into {options.num_parts} "
+                "equal parts: choose another number of parts (--num-parts)"
             )
 
     def train(self, folder):

@@ -143,8 +143,8 @@ def write_shard(path, ids, shards, number):
         shards.append(shard)
     elif shard != shards[number]:
         raise ValueError(
-            f"{path} is damaged, and the tokenizer does not give the ids any more that "
-            "it held: name another folder"
+            f"{path} is damaged, and the tokenizer no longer gives the ids that were "
+            "in it: name another folder"
         )
     write_atomically(path, content)
 
@@ -166,7 +166,7 @@ def write_shards(pieces, folder, tokenizer, size=None):
         index = open_index(folder, encoding)
         damaged = find_damage(folder, index, verify=True)
         for path, fault in damaged.items():
-            say(f"{one_line(path)} {fault}; it is written again")
+            say(f"{one_line(path)} {fault}; it will be written again")
         if damaged or not index["is_complete"]:
             check_writable(
                 folder / INDEX, min(GROUP_CHARACTERS, size or GROUP_CHARACTERS)

@@ -1,6 +1,7 @@
-"""Pretrained models from the shell: `python -m support.weights get NAME`.
+"""Download, convert, check and list pretrained models.
 
-Likewise `convert NAME`, `verify NAME` and `list`.
+`python -m support.weights get NAME`, and likewise `convert NAME`, `verify NAME` and
+`list`.
 """
 
 if __name__ == "__main__":
@@ -39,7 +40,7 @@ def get(name):
 
 
 def convert(name):
-    """Save one of OpenAI's models as `save_model` does, because it loads fastest."""
+    """Save one of OpenAI's models in the course's own format, which loads fastest."""
     others = [each for each in find_sources(name) if not isinstance(each, Converted)]
     if len(others) == len(SOURCES[name]):
         raise ValueError(f"{name} is not one of OpenAI's models: nothing to convert")
@@ -82,7 +83,7 @@ def verify(name):
             f"Move the damaged files away; {get_it}"
         )
     if not is_sound:
-        raise FetchError(f"no source of {name} is whole; {get_it}")
+        raise FetchError(f"no source of {name} has all its files; {get_it}")
 
 
 def list_models():
@@ -91,7 +92,7 @@ def list_models():
     for name in SOURCES:
         sources = find_sources(name)
         here = [source.title for source in sources if source.is_here()]
-        where = f"here: {', '.join(here)}" if here else "not here"
+        where = f"here ({', '.join(here)})" if here else "not here"
         say(f"{name:20} {DESCRIPTIONS[name]}: {where}")
         unchecked += [f"{name} from {s.title}" for s in sources if s.unchecked()]
     say(
@@ -113,7 +114,7 @@ def main():
         added.add_argument("name", help=", ".join(SOURCES))
     added = commands.add_parser("list", help=list_models.__doc__)
     added.set_defaults(run=lambda _: list_models())
-    stopped = "stopped; what was downloaded is kept, and the same command continues"
+    stopped = "stopped; what was downloaded is kept: run the same command to continue"
     with clean_exit(FetchError, ValueError, OSError, stopped=stopped):
         args = parser.parse_args()
         args.run(args)

@@ -117,9 +117,9 @@ class SavedFile(SafetensorsReader):
             found = sha256_of(self.name)
         else:
             raise NoSealError(
-                f"{one_line(path)} is there, but it may be incomplete: it has no seal, "
-                f"and {beside.name} beside it is missing. Put that file back, or, if "
-                "you trust the model, write its sha256 to that file"
+                f"{one_line(path)} may be incomplete: it has no seal (a sha256 in the "
+                f"file), and {beside.name} beside it is missing. Put that file back "
+                "or, if you trust the model, write the model's sha256 to that file"
             )
         if found != expected:
             raise DamagedCheckpoint(
@@ -134,12 +134,18 @@ class SavedFile(SafetensorsReader):
         name = f"the config in {one_line(self.path)}"
         config = parse_json(self.metadata().get("config", ""), name)
         if not isinstance(config, dict) or kinds.keys() - config.keys():
-            raise ValueError(f"{name} belongs to something else")
+            raise ValueError(
+                f"{name} is not the expected one: it must be a dict with the keys "
+                f"{', '.join(kinds)}"
+            )
         for key, value in config.items():
             is_number = isinstance(value, int | float)
             is_absurd = is_number and not abs(value) < 2**63  # too large, or nan
             if is_absurd or not isinstance(value, kinds.get(key, object)):
-                raise ValueError(f"{name} has an impossible {one_line(key)}")
+                raise ValueError(
+                    f"{name} has an impossible value of {one_line(key)}: "
+                    f"{one_line(value)}"
+                )
         return config
 
     def check_shapes(self, shapes):

@@ -46,5 +46,8 @@ def train_small(path):
     try:
         save_model(path, model, SMALL_CONFIG)
     except OSError as error:
-        say(f"It could not be saved, so it will be trained again: {one_line(error)}")
+        say(
+            "The model could not be saved, so it will be trained again next time: "
+            f"{one_line(error)}"
+        )
     return model.eval()

@@ -140,7 +140,9 @@ def check_parity(model, steps):
         if not has_wrong_part and not agrees(found, expected):
             faults[name] = diagnosis(model.get_submodule(name), name, found, steps)
     if model.out_head.weight is not model.tok_emb.weight:
-        faults["out_head.weight"] = "is not tok_emb.weight, but GPT-2 has one for both"
+        faults["out_head.weight"] = (
+            "is not tok_emb.weight, but GPT-2 uses one weight for both"
+        )
     raise_parity_error([f"{name or 'the model'} {why}" for name, why in faults.items()])
 
 

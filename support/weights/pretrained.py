@@ -74,7 +74,7 @@ def full_name(name):
     for known in SOURCES:
         if name in (known, known.split()[0]):
             return known
-    raise ValueError(f"unknown model {name!r}: there are {', '.join(SOURCES)}")
+    raise ValueError(f"unknown model {name!r}: choose one of {', '.join(SOURCES)}")
 
 
 def titles(name):
@@ -86,8 +86,8 @@ def find_sources(name, title="auto"):
     """List the sources of a model; those whose files are here come first."""
     found = [make(name) for make in SOURCES[name] if title in ("auto", make.title)]
     if not found:
-        there_are = ", ".join(titles(name))
-        raise ValueError(f"{name} has no source {title!r}: there are {there_are}")
+        known = ", ".join(titles(name))
+        raise ValueError(f"{name} has no source {title!r}: choose one of {known}")
     return sorted(found, key=lambda source: not source.is_here())
 
 

@@ -57,7 +57,10 @@ def save_or_fall_back(path, save):
                 f"to {one_line(path.parent)} as soon as that folder can be written"
             )
         return target == path
-    say("The trained model could not be saved anywhere; only this process has it")
+    say(
+        "The trained model could not be saved anywhere: it will be lost when this "
+        "process ends"
+    )
     return False
 
 

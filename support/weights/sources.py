@@ -78,8 +78,8 @@ def raising_fetch_error(advice=""):
         raise
     except ImportError as error:
         raise FetchError(
-            f"the package {error.name} is needed to read it and is not installed: "
-            "python -m pip install -r requirements.txt"
+            f"the package {error.name} is needed to read it, but it is not installed: "
+            "run `python -m pip install -r requirements.txt`"
         ) from None
     except NoSealError as error:  # the file may be good
         raise FetchError(str(error)) from None
@@ -227,7 +227,9 @@ class Converted(SavedModel):
 
     def check(self, file, model, config):
         if config != self.config:
-            raise ValueError(f"{self.path} holds another model, of config {config}")
+            raise ValueError(
+                f"{self.path} holds another model, with the config {config}"
+            )
         logits = parse_json(file.metadata().get("logits", "[]"), self.path)
         is_list = isinstance(logits, list)
         if not is_list or [type(logit) for logit in logits] != [float] * 8:

@@ -223,7 +223,8 @@ def test_head_and_trunk_are_the_whole_classifier(gpt_classifier):
 
 @pytest.mark.parametrize("num_trained", [-1, 0, 3])
 def test_there_must_be_blocks_to_train(model, num_trained):
-    with pytest.raises(ValueError, match=f"num_trained is {num_trained}, not 1 to 2"):
+    reason = f"num_trained is {num_trained}; it must be a whole number from 1 to 2"
+    with pytest.raises(ValueError, match=reason):
         Classifier(model, PAD, num_trained=num_trained)
 
 
@@ -513,9 +514,9 @@ def test_a_long_message_is_cut(gpt_classifier, max_length):
 
 
 def test_an_empty_message_has_no_probability(gpt_classifier):
-    with pytest.raises(ValueError, match="the message is empty"):
+    with pytest.raises(ValueError, match="the message is empty: give a text"):
         spam_probability("", gpt_classifier, Letters(), "cpu")
-    with pytest.raises(ValueError, match="the message is empty"):
+    with pytest.raises(ValueError, match="the message is empty: give a text"):
         classify_review("", gpt_classifier, Letters(), "cpu")
 
 

@@ -533,9 +533,9 @@ def test_uncached_logits_are_the_models_last(tiny_model):
         ([[1], []], "a prompt is empty"),
         (torch.zeros(0, 3, dtype=torch.long), "a prompt is empty"),
         (torch.zeros(1, 0, dtype=torch.long), "a prompt is empty"),
-        ([[1, 2], [3, 101]], "go from 1 to 101, and the model knows 0 to 100"),
-        ([[1, 2], [3, 999]], "go from 1 to 999, and the model knows 0 to 100"),
-        (torch.tensor([[-1, 5]]), "go from -1 to 5.*Is the tokenizer the model's own"),
+        ([[1, 2], [3, 101]], "go from 1 to 101, but the model knows only 0 to 100"),
+        ([[1, 2], [3, 999]], "go from 1 to 999, but the model knows only 0 to 100"),
+        (torch.tensor([[-1, 5]]), "go from -1 to 5,.*use the model's own tokenizer"),
     ],
 )
 @pytest.mark.parametrize("use_cache", [True, False])

@@ -204,7 +204,8 @@ def test_entries_without_categories_go_through_everything(
 @pytest.mark.parametrize("outputs", [["a"], ["a", "b", "c"], ["a"] * 9])
 def test_too_few_other_outputs_are_named(outputs):
     data = [{"output": output} for output in outputs]
-    with pytest.raises(ValueError, match="3 distractors are wanted and there are"):
+    reason = "3 distractors are needed, but there are only [0-2] other outputs: "
+    with pytest.raises(ValueError, match=reason):
         draw_distractors(data)
 
 

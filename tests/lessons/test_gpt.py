@@ -31,7 +31,7 @@ from support.weights.reference import copy_from_transformers
 
 META = torch.device("meta")
 SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
-WHOLE, SHARE = "a whole number of at least 1", "a number from 0 to below 1"
+WHOLE, SHARE = "a whole number of at least 1", "a number of at least 0 and below 1"
 NO_SIZES = [
     (key, value) for key in SIZES for value in (0, -1, 2.5, 4.0, True, "4", None)
 ]

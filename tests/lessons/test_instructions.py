@@ -96,8 +96,8 @@ def test_a_file_that_cannot_be_read_is_one_sentence(
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        ({"instruction": "a"}, "is not a list of entries"),
-        ([], "is not a list of entries"),
+        ({"instruction": "a"}, "must contain a list of at least one entry"),
+        ([], "must contain a list of at least one entry"),
         ([ENTRY, {"instruction": "a", "output": "b"}], "entry 1 has no text 'input'"),
         ([ENTRY | {"output": None}], "entry 0 has no text 'output'"),
         ([ENTRY | {"output": " "}], "entry 0 has an empty 'output'"),
@@ -215,7 +215,7 @@ def test_batches_are_cut():
 
 def test_a_batch_without_targets_is_an_error_and_not_nan():
     batch = [([1, 2, 3, 4], 3), ([1, 2, 3], 3)]
-    with pytest.raises(ValueError, match="no target is left of 2 entries cut to 2"):
+    with pytest.raises(ValueError, match="is left when 2 entries are truncated to 2"):
         custom_collate_fn(batch, allowed_max_length=2)
 
 
@@ -380,7 +380,8 @@ def test_few_entries_are_split_more_coarsely(number, categories):
 
 @pytest.mark.parametrize("number", [0, 1, 2, 30])
 def test_entries_that_are_too_few_or_too_alike_are_refused(number):
-    with pytest.raises(ValueError, match=f"^{number} texts cannot be split in three"):
+    reason = f"^{number} texts cannot be split into three parts: near-copies"
+    with pytest.raises(ValueError, match=reason):
         split_entries([ENTRY] * number)
 
 

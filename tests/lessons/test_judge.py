@@ -75,13 +75,13 @@ UNWANTED = [
     ((200, {"message": {"content": None}}), "says {'message': {'content': None}}"),
     ((200, {"message": {"content": ["85"]}}), "says"),
     ((200, {"error": "\x1b[2J\x07\u202e" + "a" * 5000}), "says"),
-    (("drip", b""), "broke off before its answer was complete"),
+    (("drip", b""), "closed the connection before its answer was complete"),
     (("drip", b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\n{"), "not speak"),
     (("silent", b""), "gave no answer within 0.2 seconds"),
     (("drip", HEAD + b"a" * 3000), "gave no answer within 0.2 seconds"),
     (("drip", b"HTTP/1.0 200 OK\r\nX: " + b"a" * 3000), "no answer within 0.2 s"),
     (("endless", HEAD + b"a" * 10_000), f"more than {MAX_REPLY_BYTES:,} bytes"),
-    (("endless", b"HTTP/1.0 200 OK\r\n" + b"X: a\r\n" * 9), "broke off"),
+    (("endless", b"HTTP/1.0 200 OK\r\n" + b"X: a\r\n" * 9), "closed the connection"),
 ]
 
 
@@ -135,7 +135,7 @@ def test_no_server_is_one_sentence():
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/api/chat"
-        with pytest.raises(NoJudgeError, match="is not there: `ollama serve` starts"):
+        with pytest.raises(NoJudgeError, match="be reached: start it with `ollama"):
             query_model("Hello?", url=url)
 
 
@@ -194,7 +194,7 @@ def test_a_score_is_read_as_judges_write_it(reply, wrapped):
 
 @pytest.mark.parametrize("reply", REFUSED)
 def test_anything_else_is_no_score(reply):
-    with pytest.raises(OllamaError, match="the judge replied .* and not a score"):
+    with pytest.raises(OllamaError, match="the judge replied .* instead of a score"):
         read_score(reply)
 
 
@@ -289,7 +289,7 @@ def test_a_judge_who_goes_leaves_his_scores(ollama, capsys, fault, times):
     assert (found[0], found[2]) == (85, 0)  # the empty one needs no judge
     assert all(map(math.isnan, found[1:2] + found[3:])) and len(found) == 8
     assert len(ollama.asked) == 1 + times
-    assert "is not asked after entry" in capsys.readouterr().out
+    assert "is not asked about the entries after entry" in capsys.readouterr().out
 
 
 def test_the_judge_is_told_all():

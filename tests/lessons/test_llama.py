@@ -459,8 +459,8 @@ def test_too_many_tokens_are_refused(tiny_llama):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_heads": 5}, "n_heads 5 does not divide emb_dim 48 into pairs"),
-        ({"n_heads": 16}, "n_heads 16 does not divide emb_dim 48 into pairs"),
+        ({"n_heads": 5}, "n_heads 5 does not divide emb_dim 48 into heads with an"),
+        ({"n_heads": 16}, "n_heads 16 does not divide emb_dim 48 into heads with an"),
         ({"n_kv_groups": 4}, "n_kv_groups 4 does not divide n_heads 6"),
         ({"n_layer": 2}, "keys .'n_layer'. are missing or unknown"),
         ({"n_heads": 0}, "n_heads must be a whole number of at least 1, not 0"),
@@ -505,7 +505,9 @@ def test_weights_are_copied_in_place(tiny_llama, reference):
 def test_an_array_that_does_not_fit_is_named(tiny_llama, reference):
     arrays = gguf_arrays(reference)
     arrays["blk.1.ffn_up.weight"] = arrays["blk.1.ffn_up.weight"].T
-    message = r"blk.1.ffn_up does not fit the model: .*\(40, 48\), \(48, 40\)"
+    message = (
+        r"blk.1.ffn_up does not fit the model: .*left \(40, 48\), right \(48, 40\)"
+    )
     with pytest.raises(ValueError, match=message):
         load_weights_into_llama(tiny_llama, arrays.__getitem__)
 

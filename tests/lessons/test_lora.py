@@ -120,7 +120,7 @@ def test_every_linear_layer_is_replaced_and_only_lora_learns(model):
 
 
 def test_replacing_twice_is_refused(adapted):
-    with pytest.raises(ValueError, match="merge_lora first"):
+    with pytest.raises(ValueError, match="already: call merge_lora first"):
         replace_linear_with_lora(adapted, rank=3, alpha=6)
 
 

@@ -118,7 +118,7 @@ def test_a_download_that_fails_raises(monkeypatch, tmp_path, has_backup):
     with serving(monkeypatch) as server:
         gone = server.mirror("/gone.json", status=404)
         backup_url = server.mirror("/gone-too.json", status=404) if has_backup else None
-        with pytest.raises(FetchError, match="could not fetch a.json"):
+        with pytest.raises(FetchError, match="could not download a.json"):
             download_file(gone, tmp_path / "a.json", backup_url)
     assert not (tmp_path / "a.json").exists()
 
@@ -268,7 +268,7 @@ def test_assign_refuses_other_shapes_and_names_both(shape):
     left = nn.Parameter(torch.zeros(2, 3))
     with pytest.raises(ValueError) as raised:
         assign(left, np.ones(shape))
-    assert str(raised.value) == f"shapes differ: (2, 3), {shape}"
+    assert str(raised.value) == f"shapes differ: left (2, 3), right {shape}"
     assert not left.any()
 
 
@@ -278,10 +278,13 @@ def test_assign_refuses_other_shapes_and_names_both(shape):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_layers": 3}, "weights are 2 blocks deep and the model 3"),
-        ({"n_layers": 1}, "weights are 2 blocks deep and the model 1"),
+        ({"n_layers": 3}, "weights have 2 blocks, but the model has 3"),
+        ({"n_layers": 1}, "weights have 2 blocks, but the model has 1"),
         ({"qkv_bias": False}, "GPT-2 has biases: build .*qkv_bias"),
-        ({"emb_dim": 20}, r"wte does not fit the model: .*\(101, 20\), \(101, 16\)"),
+        (
+            {"emb_dim": 20},
+            r"wte does not fit the model: .*\(101, 20\), right \(101, 16\)",
+        ),
         ({"context_length": 23}, r"wpe does not fit the model: .*\(23, 16\)"),
         ({"vocab_size": 100}, r"wte does not fit the model: .*\(100, 16\)"),
     ],

@@ -94,7 +94,7 @@ def complaint(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--text", "no-such-text"], "no-such-text is neither a file nor a text"),
+        (["--text", "no-such-text"], "no-such-text is not a file: give the path"),
         (["--epochs", "0"], "0 is not a whole number above 0"),
     ],
 )

@@ -144,7 +144,7 @@ def test_another_zip_is_not_opened(server, known, paths):
     known(zip_of(SMSSpamCollection=CONTENT))
     other = zip_of(SMSSpamCollection=CONTENT[::-1])
     url = server.mirror("/sms.zip", body=other)
-    with pytest.raises(FetchError, match="not those of the file|announces"):
+    with pytest.raises(FetchError, match="the wrong size or sha256|announces"):
         download_and_unzip_spam_data(url, *paths)
     assert not paths[0].exists() and not paths[1].exists()
 
@@ -237,7 +237,11 @@ def test_without_the_collection_the_sample_stands_in(
     monkeypatch.setenv("LLMS_DOWNLOADS", str(tmp_path / "empty"))
     pd.testing.assert_frame_equal(load_messages(), sample)
     said = capsys.readouterr().out
-    assert "A small sample replaces it." in said
+    assert (
+        "cannot be downloaded, so a small sample is used instead. The reason: " in said
+    )
+    reasons = {"0": "unreachable: Connection refused", "1": "LLMS_OFFLINE forbids"}
+    assert reasons[offline] in said and said.count("\n") == 2
     assert f"404 messages from {SAMPLE.name}" in said
 
 
@@ -291,7 +295,10 @@ BAD_FILES = {
         ", line 2: the byte 0xa3",
     ),
     "UTF-16": ("ham\tOnly £5\n".encode("utf-16"), " is UTF-16 text; save it as UTF-8"),
-    "no mark": ("ham\tOnly 5\n".encode("utf-16-le"), " is UTF-16, or no text"),
+    "no mark": (
+        "ham\tOnly 5\n".encode("utf-16-le"),
+        " is not text, or it is UTF-16 text",
+    ),
     "folder": (None, " is a folder, and a file is expected there"),
 }
 
@@ -332,7 +339,7 @@ BAD_TABLES = {
     "Label,Text\n0,one\nham,two\n": ", line 3: expected .* labels 0 and 1, found 'ham'",
     'Label,Text\n0,"one\nand"\n2,two\n': ", line 4: .* labels 0 and 1, found '2'",
     "Label,Text\n,one\n": ", line 2: .* labels 0 and 1, found ''",
-    "Label,Text\n0,one\n1,\n": ", line 3: a message is empty",
+    "Label,Text\n0,one\n1,\n": ", line 3: the message is empty; remove it",
     "Label,Text\n0,one, two\n": ", line 2 has 3 fields and the first line 2",
     'Label,Text\n0,"one\n1,two\n': ", line 3 is not CSV text",
 }
@@ -349,7 +356,7 @@ def test_another_table_is_named_by_its_row(tokenizer):
         SpamDataset(MESSAGES.rename(columns={"Text": "Message"}), tokenizer)
     for text in (None, float("nan"), ""):
         df = MESSAGES.assign(Text=["one", "two", text])
-        with pytest.raises(ValueError, match="the table, row 2: a message is empty"):
+        with pytest.raises(ValueError, match="the table, row 2: the message is empty"):
             SpamDataset(df, tokenizer)
 
 
@@ -469,7 +476,7 @@ def test_a_part_without_one_class_is_named(place, lone):
     check_classes(parts)
     parts[place] = lone
     name = ("training", "validation", "test")[place]
-    with pytest.raises(ValueError, match=f"{name} part has 4 .* not both classes"):
+    with pytest.raises(ValueError, match=f"{name} part has 4 .* not of both classes"):
         check_classes(parts)
 
 
@@ -677,8 +684,9 @@ def check_split(df):
 
 
 REFUSALS = re.compile(
-    r"\d+ spam and \d+ ham cannot be balanced|\d+ texts cannot be split in three.*"
-    r"|the \w+ part has \d+ messages and not both classes.*"
+    r"\d+ spam and \d+ ham messages cannot be balanced: .*"
+    r"|\d+ texts cannot be split into three parts: .*"
+    r"|the \w+ part has \d+ messages, but not of both classes: .*"
 )
 
 
@@ -721,7 +729,7 @@ def test_a_random_split_of_few_messages(number):
 
 @pytest.mark.parametrize("fractions", [(-0.1, 0.5), (0.5, -0.1), (0.9, 0.2), (7, 1)])
 def test_parts_that_are_no_parts_are_refused(fractions):
-    with pytest.raises(ValueError, match="are not parts of a whole"):
+    with pytest.raises(ValueError, match="must be at least 0, and their sum at most 1"):
         random_split(table(5, 5), *fractions)
 
 
@@ -729,7 +737,7 @@ def test_a_class_that_is_one_group_cannot_be_split():
     spam_texts = [f"win now call {i} today you" for i in range(20)]
     ham = [f"{'h' * i}{'m' * j}" for i in range(1, 6) for j in range(1, 6)]
     df = pd.DataFrame({"Label": ["spam"] * 20 + ["ham"] * 25, "Text": spam_texts + ham})
-    with pytest.raises(ValueError, match="part has .* not both classes"):
+    with pytest.raises(ValueError, match="part has .* not of both classes"):
         split_messages(df)
 
 
@@ -927,7 +935,7 @@ def test_a_table_without_messages_is_refused(tokenizer, as_csv):
 @pytest.mark.parametrize("as_csv", [True, False])
 def test_an_empty_message_is_refused(tokenizer, as_csv):
     df = MESSAGES.assign(Text=["one", "", "two"])
-    with pytest.raises(ValueError, match="a message is empty"):
+    with pytest.raises(ValueError, match="the message is empty; remove it"):
         SpamDataset(csv_of(df) if as_csv else df, tokenizer)
 
 

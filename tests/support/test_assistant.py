@@ -134,7 +134,7 @@ def test_only_lora_is_written(saved, shelf):
         (lambda path, shelf: path.write_bytes(b"no"), "error: .* is damaged"),
         (
             lambda path, shelf: save_weights(path, {}, {}),
-            "error: .* is not an assistant",
+            "error: .* is not an assistant's file: .*run `python -m support.apps.assis",
         ),
         (
             lambda path, shelf: setattr(shelf, "seed", 124),

@@ -148,14 +148,17 @@ def test_each_file_gives_both_splits(file):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "is empty"),
-        (b" \n" * 40, "is empty"),
+        (b"", "contains no text"),
+        (b" \n" * 40, "contains no text"),
         (b"good until here \xff", "line 1 is not UTF-8 text; save the file as UTF-8"),
         (b"1\n\xc3\xa9\r\n" * 9 + b"\xe9", "line 19 is not UTF-8 text; save"),
         (b"ends within a character \xc3", "line 1 is not UTF-8 text; save"),
         ("words".encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
         (codecs.BOM_UTF16_BE + "é".encode("utf-16-be"), "is UTF-16 text; save it"),
-        ("no mark at all".encode("utf-16-le"), "is UTF-16, or no text; save it as"),
+        (
+            "no mark at all".encode("utf-16-le"),
+            "is not text, or it is UTF-16 text; save",
+        ),
         (None, "cannot be read: No such file or directory"),
     ],
 )

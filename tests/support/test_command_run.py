@@ -91,9 +91,8 @@ def interrupt_after(step, monkeypatch, times=1):
 def test_it_trains_a_model_that_can_be_loaded(command, tmp_path, shards, capsys):
     assert command() is None
     said = capsys.readouterr().out
-    assert (
-        "5 steps of 32 tokens each, from a text of 201, on 1 x cpu in float32" in said
-    )
+    place = "on 1 x cpu in float32"
+    assert f"5 steps of 32 tokens each, from a text of 201 tokens, {place}" in said
     assert f"done: {tmp_path / 'run' / 'model.safetensors'} is the model" in said
     model, cfg = load_model(tmp_path / "run" / "model.safetensors")
     assert (cfg["vocab_size"], cfg["context_length"], cfg["emb_dim"]) == (61, 8, 16)
@@ -107,7 +106,7 @@ def test_ctrl_c_says_how_to_continue(command, tmp_path, monkeypatch, capsys):
         interrupt_after(2, patch)
         assert command(folder="my run") == str(INTERRUPTED)
     said = capsys.readouterr().out
-    assert said.endswith("a checkpoint is saved. The same command continues\n")
+    assert said.endswith("a checkpoint is saved. Run the same command to continue\n")
     assert RunFolder(tmp_path / "my run").steps() == [3, 0]
     assert command(folder="my run") is None
     said = capsys.readouterr().out
@@ -118,7 +117,8 @@ def test_ctrl_c_says_how_to_continue(command, tmp_path, monkeypatch, capsys):
 def test_a_second_ctrl_c_stops_without_a_traceback(command, monkeypatch, capsys):
     interrupt_after(2, monkeypatch, times=2)
     assert command() == str(INTERRUPTED)
-    assert "\rstopped; the same command continues\n" in capsys.readouterr().err
+    said = "\rstopped; run the same command again to continue\n"
+    assert said in capsys.readouterr().err
 
 
 def test_what_was_begun_otherwise_is_one_sentence(command, tmp_path):
@@ -177,8 +177,8 @@ def test_a_full_disk_is_one_sentence(command, monkeypatch, tmp_path):
     complaint = command()
     assert complaint.startswith(f"error: the work in {tmp_path / 'run'} stopped: ")
     assert complaint.endswith(
-        "No space left on device. Solve this problem, and the same command continues "
-        "where it stopped"
+        "No space left on device. Solve this problem and run the same command again to "
+        "continue"
     )
 
 
@@ -234,7 +234,7 @@ def test_damaged_shards_are_found_before_a_step(
 @pytest.mark.parametrize("name", ["run", "shards/run"])
 def test_a_file_in_the_place_of_a_folder_is_one_sentence(command, tmp_path, name):
     (tmp_path / name).write_bytes(b"a reader's own")
-    assert "cannot be a folder: a file has this name" in command(folder=name)
+    assert "cannot be created, because it or one of" in command(folder=name)
     assert "holds no shards.json; `python -m" in command(
         "--data", str(tmp_path / name), folder="other"
     )
@@ -278,12 +278,12 @@ def is_shape_alone(tensor):
 ABSURD = {
     "--emb-dim 1000000000": "a step ",
     "--emb-dim 1000000000000": "a step ",
-    "--emb-dim 40000": "a step takes .* GB, .* of them for weights, gradients and mom",
-    "--n-layers 1000000000": "a step takes .* this machine has .* GB: take a smaller",
+    "--emb-dim 40000": ".* GB of memory, .* GB of it for weights, gradients and mom",
+    "--n-layers 1000000000": "a step takes .*, but this machine has .* GB: use a sm",
     "--n-heads 1000000000000": "n_heads 1000000000000 does not divide emb_dim",
     "--context-length 1000000000000": "has 201 tokens; one window of max_length",
     "--batch-size 1000000000000": "has 25 windows, fewer than batch_size 1000000000000",
-    "--num-parts 1000000000000": "a batch of 4 windows cannot be cut into 1000",
+    "--num-parts 1000000000000": "a batch of 4 windows cannot be split into 1000",
 }
 
 
@@ -309,7 +309,8 @@ def test_what_does_not_fit_into_what_is_free_is_not_tried(monkeypatch):
         said = support.pretraining.command_run.describe_forecast(work, num_steps=10)
     assert memory.most < 10_000
     assert re.match(
-        r"all steps will take \d+\.\d GB; 0\.0 GB are free: take a smaller model", said
+        r"all steps will take \d+\.\d GB of memory; 0\.0 GB are free: use a smaller",
+        said,
     )
 
 
@@ -361,7 +362,7 @@ def test_a_loss_that_is_not_finite_is_one_sentence(command, monkeypatch):
             "the train part of .* has 201 tokens; one window",
         ),
         (["--batch-size", "26"], "the text has 25 windows, fewer than batch_size 26"),
-        (["--num-parts", "3"], "a batch of 4 windows cannot be cut into 3 equal par"),
+        (["--num-parts", "3"], "a batch of 4 windows cannot be split into 3 equal p"),
         (["--n-heads", "3"], "n_heads 3 does not divide emb_dim 16"),
     ],
 )
@@ -371,19 +372,22 @@ def test_what_a_reader_can_mend_is_one_sentence(command, more, sentence):
     assert re.search(sentence, complaint)
 
 
+TOO_LARGE = "the number is too large; it must be at most 1,000,000,000,000"
+
+
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
         (["--steps", "0"], "argument --steps: 0 is not a whole number above 0"),
-        (
-            ["--steps", str(10**15)],
-            "argument --steps: a number above 1,000,000,000,000",
-        ),
-        (["--steps", "9" * 5000], "argument --steps: a number above 1,000,000"),
-        (["--lr", "\x1b[2J"], r"argument --lr: \x1b[2J is not a number from 0 to"),
+        (["--steps", str(10**15)], f"argument --steps: {TOO_LARGE}"),
+        (["--steps", "9" * 5000], f"argument --steps: {TOO_LARGE}"),
+        (["--lr", "\x1b[2J"], r"argument --lr: \x1b[2J is not a number of at"),
         (["--seed", "1.5"], "argument --seed: 1.5 is not a whole number above 0"),
-        (["--lr", "fast"], "argument --lr: fast is not a number from 0 to below 1"),
-        (["--drop-rate", "1"], "argument --drop-rate: 1 is not a number from 0 to"),
+        (
+            ["--lr", "fast"],
+            "argument --lr: fast is not a number of at least 0 and below 1",
+        ),
+        (["--drop-rate", "1"], "argument --drop-rate: 1 is not a number of at"),
         (["--size", "7B"], "argument --size: invalid choice: '7B' (choose from"),
     ],
 )

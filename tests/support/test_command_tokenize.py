@@ -76,7 +76,8 @@ def test_a_file_gives_the_windows_of_the_course(folder, capsys):
         assert len(windows) - len(loader.dataset) in (0, 1)  # the end is a token more
     said, shown = capsys.readouterr()
     train, val = (TokenShards(folder, s, 32).num_tokens for s in ("train", "val"))
-    assert said == f"{folder} holds {train:,} train and {val:,} val tokens\n"
+    tokens = f"{train:,} training tokens and {val:,} validation tokens"
+    assert said == f"{folder} holds {tokens}\n"
     assert "100%" in shown and "B/s" in shown
 
 
@@ -126,20 +127,24 @@ def test_a_real_data_set(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "kind", "reason"),
     [
-        ([], ValueError, "name files to tokenize, or a --dataset of Hugging Face"),
-        (["--dataset", "json"], ValueError, "name files to tokenize"),
+        ([], ValueError, "nothing to tokenize: name files, or a data set on Hugging F"),
+        (["--dataset", "json"], ValueError, "nothing to tokenize: name files"),
         (["none.txt"], ValueError, r"none\.txt cannot be read: No such file"),
-        ([STORY, "--tokenizer", "gpt9"], ValueError, "gpt9 is neither gpt2 nor a file"),
-        ([STORY, "--tokenizer", STORY], ValueError, "is not a tokenizer that `save`"),
+        (
+            [STORY, "--tokenizer", "gpt9"],
+            ValueError,
+            "gpt9 is not a file: give gpt2, or",
+        ),
+        ([STORY, "--tokenizer", STORY], ValueError, "is not a file that BPETokenizer"),
         (
             ["--dataset", "a", "--column", "id"],
             ValueError,
-            "row 0 of a has no text in ",
+            "row 0 of a has no text in the column 'id'; its",
         ),
         (
             ["--dataset", "a", "--column", "x"],
             ValueError,
-            "a column x; its columns are ",
+            "the column 'x'; its columns are .*: choose one with --column",
         ),
         (
             ["--dataset", "gone"],
@@ -157,7 +162,7 @@ def test_what_a_reader_can_mend(folder, asked, words, kind, reason):
 @pytest.mark.parametrize("share", ["-0.1", "1", "nan", "ten"])
 def test_a_share_that_is_none(folder, share):
     with pytest.raises(
-        argparse.ArgumentError, match="is not a number from 0 to below 1"
+        argparse.ArgumentError, match="is not a number of at least 0 and below 1"
     ):
         run(folder, STORY, f"--val-share={share}")
 
@@ -165,7 +170,8 @@ def test_a_share_that_is_none(folder, share):
 def test_offline_no_data_set_is_asked_for(folder, asked, monkeypatch, tmp_path):
     monkeypatch.setenv("LLMS_OFFLINE", "1")
     with pytest.raises(
-        FetchError, match="LLMS_OFFLINE forbids fetching the data set a"
+        FetchError,
+        match="LLMS_OFFLINE forbids downloading the data set a: unset it, or",
     ):
         run(folder, "--dataset", "a")
     assert asked == []
@@ -193,7 +199,8 @@ def test_being_stopped_says_how_to_continue(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(command_tokenize, "write_shards", stop)
     assert end_of_main(monkeypatch, folder, STORY) == INTERRUPTED
-    assert capsys.readouterr().err == "stopped; the same command continues\n"
+    said = "stopped; run the same command again to continue\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_full_disk_is_one_sentence(folder, monkeypatch):
@@ -204,7 +211,7 @@ def test_a_full_disk_is_one_sentence(folder, monkeypatch):
     said = end_of_main(monkeypatch, folder, STORY)
     assert said.startswith(f"error: the work in {folder} stopped: ")
     assert "No space left on device" in said
-    assert said.endswith("and the same command continues where it stopped")
+    assert said.endswith("problem and run the same command again to continue")
 
 
 def test_a_second_process_is_refused(folder, monkeypatch):

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from functools import wraps
 
 import pytest
@@ -177,6 +178,29 @@ def test_a_bad_option_is_argparses_sentence(monkeypatch, capsys, program, option
     assert said.endswith(f"error: unrecognized arguments: {option}")
 
 
+HELP = {
+    "pretrain": "Train GPT-2's architecture on a story",
+    "spam_filter ask": "a text to classify",
+    "assistant": "Use it with `python -m support.apps.chat`.",
+}
+
+
+@pytest.mark.parametrize("words", HELP)
+def test_help_says_what_a_command_does(monkeypatch, capsys, words):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", [*words.split(), "--help"])
+    with pytest.raises(SystemExit) as end:
+        MAINS[sys.argv[0]].main()
+    assert end.value.code == 0 and HELP[words] in capsys.readouterr().out
+
+
+def test_a_number_is_large_until_it_is_too_large():
+    assert commands.positive(str(10**12)) == 10**12
+    for text in (str(10**12 + 1), "9" * 13, "9" * 5000):
+        with pytest.raises(ArgumentTypeError, match="at most 1,000,000,000,000$"):
+            commands.positive(text)
+
+
 @pytest.mark.parametrize("program", [spam_filter, assistant])
 @pytest.mark.parametrize("seed", ["1.5", "-1", "9" * 30, "x"])
 def test_a_bad_seed_is_argparses_sentence(monkeypatch, capsys, program, seed):
@@ -193,7 +217,8 @@ def test_an_unknown_model_is_told_the_known_ones(tmp_path, monkeypatch, program)
     monkeypatch.setattr(spam_filter, "SPAM_FILTER", tmp_path / "a")
     monkeypatch.setattr(assistant, "ASSISTANT", tmp_path / "a")
     monkeypatch.setattr(sys, "argv", ["command", "--model", "gpt-5"])
-    with pytest.raises(SystemExit, match="unknown model 'gpt-5': there are gpt2-small"):
+    reason = "unknown model 'gpt-5': choose one of gpt2-small"
+    with pytest.raises(SystemExit, match=reason):
         program.main()
 
 
@@ -220,8 +245,12 @@ def ask(monkeypatch, capsys):
 def test_an_empty_message_among_others_is_named(ask):
     said, end = ask("one", "", "three")
     assert [line[-5:] for line in said.splitlines()[::2]] == ["  one", "three"]
-    assert said.splitlines()[1].startswith("message 2 was not judged: the message is")
-    assert end.startswith("error: 1 of 3 messages could not be judged: message 2")
+    fault = (
+        "message 2 was not classified: the message is empty: give a text to classify"
+    )
+    assert said.splitlines()[1] == fault
+    counted = "1 of 3 messages were not classified. The first of them"
+    assert end == f"error: {counted}: {fault}"
 
 
 def test_escape_sequences_are_spelled_out_and_a_message_is_one_line(ask):
@@ -273,12 +302,13 @@ def test_a_console_without_a_character_shows_the_rest(ask, monkeypatch):
 def test_a_talk_shows_no_escape_sequence_and_goes_on_after_an_error(
     monkeypatch, capsys
 ):
-    answers = iter([["\x1b[", "31mred"], ValueError("too long"), ["fine"]])
-    lines = iter(["a", "b", "c", ""])
+    errors = ValueError("too long"), FloatingPointError("not finite")
+    answers = iter([["\x1b[", "31mred"], *errors, ["fine"]])
+    lines = iter(["a", "b", "c", "d", ""])
 
     def stream(*_):
         answer = next(answers)
-        if isinstance(answer, ValueError):
+        if answer in errors:
             raise answer
         return answer
 
@@ -286,7 +316,8 @@ def test_a_talk_shows_no_escape_sequence_and_goes_on_after_an_error(
     monkeypatch.setattr("builtins.input", lambda _: next(lines))
     chat.chat(None, None)
     said = capsys.readouterr().out.removeprefix(chat.WELCOME)
-    assert said == "\n\\x1b[31mred\nthere is no answer: too long\n\nfine\n"
+    refused = "there is no answer: too long\n\nthere is no answer: not finite\n\n"
+    assert said == f"\n\\x1b[31mred\n{refused}fine\n"
 
 
 def test_a_line_that_is_no_text_is_asked_for_again(monkeypatch, capsys):

@@ -184,7 +184,7 @@ def test_what_a_reader_put_there_is_kept_under_another_name(server, target, caps
         get([server.mirror()], target)
         old = target.with_name(f"model.bin.old{number or ''}")
         assert target.read_bytes() == BODY and old.read_bytes() == content
-        said = f"{target} was not what is expected there. It is kept as {old.name}.\n"
+        said = f"{target} was not the expected file. It was renamed to {old.name}.\n"
         assert capsys.readouterr().out == said
 
 
@@ -321,7 +321,7 @@ def test_another_mirror_starts_anew_in_the_end(server, target, part_of):
 def test_joined_bytes_are_never_taken_for_one_mirrors(server, target):
     little = Answer(sent=1000)
     urls = [server.mirror("/1", CUT, GONE), server.mirror("/2", little, GONE)]
-    assert f"{HALF + 1000:,} bytes are safe" in refusal(urls, target)
+    assert f"{HALF + 1000:,} bytes are saved" in refusal(urls, target)
     server.requests.clear()
     assert get([server.mirror("/1")], target, size=LENGTH).read_bytes() == BODY
     assert server.ranges == [None]
@@ -365,8 +365,8 @@ def test_416_of_a_part_that_is_not_whole_means_a_new_start(server, target, part_
 def test_a_page_in_place_of_a_part_costs_no_byte(server, target):
     url = server.mirror("/model.bin", CUT, HTML)
     words = refusal([url], target)
-    assert "the response is a web page" in words
-    assert f"{HALF:,} bytes are safe in {target}.part" in words
+    assert "the response is a web page, not the file" in words
+    assert f"{HALF:,} bytes are saved in {target}.part" in words
     server.requests.clear()
     server.mirror("/model.bin")
     get([url], target)
@@ -396,8 +396,9 @@ def test_a_mirror_that_damages_twice_is_out(server, target):
 def test_damage_everywhere_leaves_nothing(server, target, known):
     urls = [server.mirror(path, body=OTHER) for path in ("/1", "/2")]
     words = refusal(urls, target, **KNOWN[known])
-    assert words.count(f"the {LENGTH:,} bytes are not those of the file") == 2
-    assert "safe" not in words and names(target) == set()
+    reason = f"the {LENGTH:,} bytes that arrived have the wrong size or sha256"
+    assert words.count(reason) == 2
+    assert "are saved" not in words and names(target) == set()
     assert server.paths == ["/1", "/2", "/1", "/2"]
 
 
@@ -451,7 +452,7 @@ def test_new_bytes_renew_the_patience(server, target, monkeypatch):
 
 def test_patience_ends_when_little_comes_each_time(server, target):
     words = refusal([server.mirror(sent=1000)], target)
-    assert len(server.requests) == 5 and "5,000 bytes are safe" in words
+    assert len(server.requests) == 5 and "5,000 bytes are saved" in words
 
 
 def test_bytes_that_come_again_are_not_new(server, target):
@@ -522,7 +523,7 @@ def test_the_error_says_what_happened_at_each_url(server, target):
         "    404 Not Found",
         "    503 Service Unavailable",
         f"    connection lost after {HALF:,} of {LENGTH:,} bytes",
-        "    the response is a web page",
+        "    the response is a web page, not the file",
         "    unreachable: Connection refused",
     ]
 
@@ -533,7 +534,7 @@ def test_the_error_names_the_proxy(server, target, monkeypatch):
     monkeypatch.setenv("http_proxy", f"http://me:secret@{name}")
     monkeypatch.setattr(server, "answer_to", lambda request: GONE)
     words = refusal(["http://localhost/model.bin"], target)
-    assert f"404 Not Found; the request went through the proxy {name}" in words
+    assert f"404 Not Found; the request went through the proxy {name} from" in words
     assert "NO_PROXY=localhost" in words and "secret" not in words
 
 
@@ -545,8 +546,8 @@ def test_no_byte_is_fetched_that_will_not_fit(server, target, part_of, monkeypat
     usage = shutil.disk_usage(target.parent)._replace(free=LENGTH - 1001)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     words = refusal([server.mirror()], target, **KNOWN["both"])
-    for needed in (f"{LENGTH - 1000:,} bytes more", f"{LENGTH - 1001:,} are free"):
-        assert needed in words
+    needed = f"needs {LENGTH - 1000:,} more bytes, but only {LENGTH - 1001:,} are free"
+    assert needed in words
     assert server.requests == []
 
 
@@ -561,7 +562,7 @@ def test_a_full_disk_is_named(server, target, monkeypatch):
     full = os.open("/dev/full", os.O_WRONLY)
     monkeypatch.setattr(PartialFile, "open_at", lambda *_: os.fdopen(full, "wb"))
     words = refusal([server.mirror()], target)
-    reason = f"model.bin cannot be kept in {target.parent}: No space left on device. "
+    reason = f"model.bin cannot be saved in {target.parent}: No space left on device. "
     assert words.startswith(reason) and "LLMS_DOWNLOADS" in words
     assert not target.exists()
 
@@ -574,8 +575,8 @@ def test_a_write_that_fails_keeps_what_came(server, target):
         words = refusal([server.mirror()], target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
-    assert f"cannot be kept in {target.parent}: File too large" in words
-    assert f"{HALF:,} bytes are safe in {target}.part" in words
+    assert f"cannot be saved in {target.parent}: File too large" in words
+    assert f"{HALF:,} bytes are saved in {target}.part" in words
     assert get([server.mirror()], target).read_bytes() == BODY
     assert server.ranges == [None, f"bytes={HALF}-"]
 
@@ -589,7 +590,7 @@ def test_a_folder_without_the_right_to_write_is_named(server, foreign_folder, be
         foreign_folder.chmod(0o555)
     with no_rights():
         words = refusal([server.mirror()], target)
-    assert f"model.bin cannot be kept in {foreign_folder}: Permission denied" in words
+    assert f"model.bin cannot be saved in {foreign_folder}: Permission denied" in words
     assert "LLMS_DOWNLOADS" in words and server.requests == []
 
 
@@ -597,7 +598,7 @@ def test_a_folder_without_the_right_to_look_is_named(server, foreign_folder):
     foreign_folder.chmod(0)
     with no_rights():
         words = refusal([server.mirror()], foreign_folder / "model.bin")
-    assert f"cannot be kept in {foreign_folder}: Permission denied" in words
+    assert f"cannot be saved in {foreign_folder}: Permission denied" in words
 
 
 def test_a_whole_file_needs_no_right_to_write(foreign_folder):
@@ -614,7 +615,7 @@ def test_a_file_in_the_folders_place_is_named(server, tmp_path, deeper):
     place = tmp_path / "file"
     place.write_bytes(b"")
     words = refusal([server.mirror()], place / deeper / "model.bin")
-    assert f"cannot be kept in {place / deeper}: " in words
+    assert f"cannot be saved in {place / deeper}: " in words
     assert "LLMS_DOWNLOADS" in words and server.requests == []
 
 
@@ -624,7 +625,7 @@ def test_a_lock_that_the_system_does_not_have_is_named(server, target, monkeypat
 
     monkeypatch.setattr("support.download.fetch.FileLock.acquire", fail)
     words = refusal([server.mirror()], target)
-    assert f"cannot be kept in {target.parent}: no flock here" in words
+    assert f"cannot be saved in {target.parent}: no flock here" in words
 
 
 STRANGE = {
@@ -660,7 +661,7 @@ def test_no_name_is_more_than_a_sentence(server, tmp_path, name):
         assert get([server.mirror()], target).read_bytes() == BODY
         return
     words = refusal([server.mirror()], target)
-    assert "cannot be kept in" in words and server.requests == []
+    assert "cannot be saved in" in words and server.requests == []
 
 
 @pytest.mark.parametrize("kind", [str, bytes, Path])
@@ -725,7 +726,7 @@ def test_two_processes_at_once_take_one_body(server, target):
             said = second.stdout.readline()
             server.over.set()
             assert first.wait(20) == second.wait(20) == 0
-    assert said == "Another process is fetching model.bin; waiting for it.\n"
+    assert said == "Another process is downloading model.bin; waiting for it.\n"
     assert server.paths == ["/model.bin"] and target.read_bytes() == BODY
 
 
@@ -929,7 +930,7 @@ def test_patience_ends_with_a_server_that_stays_slow(server, target, monkeypatch
     monkeypatch.setattr("support.download.request.RATE_WINDOW", 0.05)
     words = refusal([server.mirror(drip=0.02)], target)
     assert len(server.requests) == 5 and "too slow: " in words
-    assert f"bytes are safe in {target}.part" in words
+    assert f"bytes are saved in {target}.part" in words
 
 
 def test_nobody_reading_what_is_printed_is_no_fault_of_the_file(
@@ -986,5 +987,5 @@ def test_llms_downloads_names_the_same_folder_from_everywhere(
 
 def test_a_home_that_is_not_there_is_a_sentence(monkeypatch):
     monkeypatch.setenv("LLMS_DOWNLOADS", "~no-such-user/data")
-    with pytest.raises(ValueError, match="LLMS_DOWNLOADS is ~no-such-user/data, and"):
+    with pytest.raises(ValueError, match="LLMS_DOWNLOADS is ~no-such-user/data, but"):
         downloads_folder()

@@ -101,7 +101,8 @@ def test_a_file_cannot_be_a_folder(tmp_path):
     make_folder(tmp_path / "a" / "b")
     (tmp_path / "file").write_bytes(b"a reader's")
     for path in (tmp_path / "file", tmp_path / "file" / "b"):
-        with pytest.raises(ValueError, match=f"{path} cannot be a folder: a file has"):
+        reason = f"the folder {path} cannot be created, because it or one of its parent"
+        with pytest.raises(ValueError, match=reason):
             make_folder(path)
 
 
@@ -236,7 +237,8 @@ def test_a_text_is_read_whatever_its_mark_and_line_ends(tmp_path, kind, content,
     assert read_text(kind(path)) == text
 
 
-UTF_16, ADVICE = "UTF-16, or no text", "is not UTF-8 text; save the file as UTF-8"
+UTF_16 = "not text, or it is UTF-16 text"
+ADVICE = "is not UTF-8 text; save the file as UTF-8"
 NO_TEXTS = {
     "tide".encode("utf-16"): " is UTF-16 text; save it as UTF-8",
     "\ufefftide".encode("utf-16-be"): " is UTF-16 text; save it as UTF-8",
@@ -286,8 +288,8 @@ def test_json_and_json_lines_are_read(tmp_path, case):
 
 
 NO_JSONS = {
-    "": " is empty, and JSON is expected in it",
-    " \r\n\t": " is empty, and JSON is expected in it",
+    "": " is empty, but it must contain JSON",
+    " \r\n\t": " is empty, but it must contain JSON",
     "{": ", line 1 is not JSON: Expecting property name enclosed in double quotes",
     "[1,\n2,\n3,\n]": ", line 4 is not JSON: Expecting value",
     '{"a": 1}\n\n{"b": 2\n': ", line 3 is not JSON: Expecting ',' delimiter",
@@ -319,7 +321,7 @@ def test_what_is_set_aside_keeps_its_bytes_and_takes_no_other_files_name(
         set_aside(path)
         assert not path.exists()
         old = tmp_path / f"mine.old{number or ''}"
-        assert f"It is kept as {old.name}.\n" in capsys.readouterr().out
+        assert f"It was renamed to {old.name}.\n" in capsys.readouterr().out
     assert sorted(path.read_text() for path in tmp_path.iterdir()) == ["0", "1", "2"]
 
 

@@ -1,5 +1,6 @@
 """Plans to fine-tune are forecast as they train; the first that fits is proposed."""
 
+import re
 from functools import partial
 from types import SimpleNamespace
 
@@ -162,7 +163,10 @@ def test_what_fits_is_what_takes_less_than_is_free(monkeypatch):
     pretend(monkeypatch, process=10**12, free=(totals[1] + totals[2]) // 2)
     table, sentence = forecast_plans(cfg, 3, 10, 7, BF16)
     assert table["fits"].tolist() == [False, False, True, True, True]
-    assert sentence.startswith("LoRA: 30.0 min, and 0.")
+    assert re.fullmatch(
+        r"LoRA: it fits into the 0\.\d GB of free memory, and 100 steps take 30\.0 min",
+        sentence,
+    )
 
 
 @pytest.mark.usefixtures("pretended_seconds")
@@ -171,13 +175,14 @@ def test_nothing_fits_into_nothing_and_all_into_plenty(monkeypatch, free, fits):
     pretend(monkeypatch, process=0, free=free)
     table, sentence = forecast_plans(GPT_CFG, 3, 10, 7, BF16)
     assert table["fits"].tolist() == [fits] * len(PLANS)
-    assert sentence.startswith("all parameters: " if fits else "no plan fits into the")
+    assert sentence.startswith("all parameters: it fits" if fits else "no plan fits")
 
 
 def test_the_proposal_is_the_first_that_fits():
     columns = {"fits": [False, True, True], "minutes": [1.0, 2.0, 3.0]}
     table = pd.DataFrame(columns, index=["large", "less", "least"])
-    assert propose_plan(table, 4e9) == "less: 2.0 min, and 4.0 GB are free"
+    said = "less: it fits into the 4.0 GB of free memory, and 100 steps take 2.0 min"
+    assert propose_plan(table, 4e9) == said
 
 
 def test_this_machine_is_asked(architecture):

@@ -346,9 +346,9 @@ def test_hugging_faces_files_are_of_a_known_revision(
 
 
 UNPINNED = {
-    1500: "right size, content unknown",
-    1499: "damaged: 1,500 of 1,499 bytes",
-    None: "size and content unknown",
+    1500: "right size, content unchecked",
+    1499: "damaged: it has 1,500 bytes, not 1,499",
+    None: "size and content unchecked",
 }
 
 
@@ -382,8 +382,8 @@ def test_an_empty_file_is_damage(tmp_path):
     [
         (lambda path: None, "whole"),
         (lambda path: path.unlink(), "missing"),
-        (lambda path: cut(path, 1000), "damaged: 1,000 of 1,500 bytes"),
-        (flip_a_bit, "damaged: its sha256 is another"),
+        (lambda path: cut(path, 1000), "damaged: it has 1,000 bytes, not 1,500"),
+        (flip_a_bit, "damaged: its sha256 is not the expected one"),
     ],
 )
 def test_the_state_of_a_file(tmp_path, damage, state):

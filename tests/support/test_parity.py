@@ -253,7 +253,7 @@ def not_contiguous(gpt):
 
 LEAVES_OUT = "has the right parts, but omits one or uses them in another order"
 ELSE = "does not compute what the file's weights compute"
-TIED = "out_head.weight is not tok_emb.weight, but GPT-2 has one for both"
+TIED = "out_head.weight is not tok_emb.weight, but GPT-2 uses one weight for both"
 HOLDS = "holds the weights of trf_blocks"
 UNCHANGED = "returns its input unchanged"
 PLANTED = {

@@ -399,5 +399,5 @@ def test_the_processes_share_the_first_windows_equally(monkeypatch, world_size):
 
 def test_more_processes_than_windows_to_evaluate_on_are_refused(monkeypatch):
     monkeypatch.setattr(support.pretraining.trainer, "world_size", lambda: 8)
-    with pytest.raises(ValueError, match="has 7 windows for 8 processes: give more"):
+    with pytest.raises(ValueError, match="has only 7 windows for 8 processes: give"):
         create_val_loader(VALIDATION, batch_size=8, eval_iter=1)

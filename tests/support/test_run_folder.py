@@ -228,15 +228,15 @@ def exchange(config, **changes):
 
 
 OTHERS = {
-    "another step": (rename, "step-0000020.safetensors holds step 10"),
+    "another step": (rename, "step-0000020.safetensors holds step 10, not 20"),
     "a model": (be_model, "is not a checkpoint of a run"),
     "a deeper model": (
         exchange(CONFIG | {"n_layers": 3}),
-        "is of another run: n_layers was 3 and is now 2",
+        "belongs to another run: n_layers was 3 and is now 2",
     ),
     "other dropout": (
         exchange(CONFIG | {"drop_rate": 0.3}),
-        "is of another run: drop_rate was 0.3 and is now 0.1",
+        "belongs to another run: drop_rate was 0.3 and is now 0.1",
     ),
     "another seed": (exchange(CONFIG, seed=7), "seed was 7 and is now 123"),
 }
@@ -361,7 +361,9 @@ def test_what_is_no_file_is_named_before_the_first_step(tmp_path, make, name):
 def test_a_file_is_no_folder_of_a_run(tmp_path):
     (tmp_path / "file").write_bytes(b"a reader's")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        refused = pytest.raises(ValueError, match="cannot be a folder: a file has this")
+        refused = pytest.raises(
+            ValueError, match="cannot be created, because it or one"
+        )
         with refused, RunFolder(path).locked():
             pass
 
@@ -402,7 +404,7 @@ def test_a_disk_too_small_is_found_before_the_first_step(new_folder, monkeypatch
         )
         if free == 4 * size:
             new_folder.check_disk_space(model)
-    with pytest.raises(OSError, match=f"has {free:,} bytes left, .* take {4 * size:,}"):
+    with pytest.raises(OSError, match=f"{free:,} bytes left, but .* take {4 * size:,}"):
         new_folder.check_disk_space(model)
     with full_from(1, monkeypatch), pytest.raises(OSError, match="No space left"):
         new_folder.check_disk_space(model)
@@ -556,7 +558,7 @@ def test_what_a_reader_keeps_there_stays(folder, states, capsys):
     assert kept.items() <= tree(folder.path).items()
     assert [step for step in folder.steps() if step > 40] == [55, 50]
     said = capsys.readouterr().out
-    assert "step-0000030.safetensors was not what is expected there" in said
+    assert "step-0000030.safetensors was not the expected file" in said
 
 
 # One run at a time, and always the same one
@@ -674,7 +676,8 @@ def test_lines_that_are_missing_are_counted(folder, capsys):
     folder.log.write_bytes(b"\n".join([*lines[:2], lines[2][:9], lines[3] + lines[4]]))
     folder.truncate_log(step=4)
     assert [entry["step"] for entry in folder.read_log()] == [1, 2]
-    assert capsys.readouterr().out == (f"{folder.log} lost 2 of 4 steps by damage\n")
+    said = f"{folder.log} is damaged: 2 of 4 steps are missing in it\n"
+    assert capsys.readouterr().out == said
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), None, True])

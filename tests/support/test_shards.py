@@ -132,7 +132,7 @@ def test_it_says_what_it_holds(folder):
 def test_a_window_that_is_not_there(folder):
     windows = TokenShards(folder, "val", 5)
     for idx in (-1, 4):
-        with pytest.raises(IndexError, match=f"no window {idx}: there are 4"):
+        with pytest.raises(IndexError, match=f"no window {idx}: the last one is 3"):
             windows[idx]
 
 
