@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from support.checks import is_switched_on
 from support.download.files import (
     PartialFile,
     check_regular,
@@ -64,8 +65,7 @@ def downloads_folder():
 
 def is_offline():
     """Return True if LLMS_OFFLINE forbids every use of the network."""
-    value = os.environ.get("LLMS_OFFLINE", "").strip().lower()
-    return value not in ("", "0", "false", "no", "off")
+    return is_switched_on("LLMS_OFFLINE")
 
 
 def fetch(urls, path, *, sha256=None, size=None, progress=True):
