@@ -44,6 +44,14 @@ TINY = GPT_CONFIG_124M | {
 }
 
 
+@pytest.fixture(autouse=True)
+def checked_path(tmp_path, monkeypatch):
+    """No file is known to have passed a check; what a test checks is forgotten."""
+    path = tmp_path / "models" / "checked_files.json"
+    monkeypatch.setattr("support.download.checked_files.CHECKED", path)
+    return path
+
+
 @pytest.fixture(autouse=True, scope="session")
 def nothing_at_home(tmp_path_factory):
     """What IPython and datasets would keep in the home folder is temporary."""
