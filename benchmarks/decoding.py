@@ -1,12 +1,14 @@
 """Decoding measured: `python -m benchmarks.decoding` (some minutes).
 
 GPT-2 124M with random weights goes on from 4 tokens by 200, always the likeliest: ours
-without and with the key-value cache, within `FastDecoding`, with 16-bit weights, and
-transformers' `generate` with the same weights, in one run, in float32. Where there are
-two ways to multiply it exactly (`support/device/precision.py`), both are measured.
-Trust the ratios: machines differ, and are noisy.
+without and with the key-value cache, within `fast_decoding`, with 16-bit weights, for
+eight prompts at once, and as each of the ways that `fast_decoding` chooses from; a bare
+loop over the same weights; and transformers' `generate`, with the same weights and with
+bfloat16 weights. All of them in one run, in float32 unless said otherwise. Trust the
+ratios: machines differ, and are noisy.
 """
 
+import copy
 import statistics
 import time
 from functools import partial
@@ -14,16 +16,16 @@ from functools import partial
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from benchmarks.bare_loop import generate_bare
 from benchmarks.table import Row
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
-from support.device.fast_decoding import FastDecoding
+from support.device.fast_decoding import WAYS, decoding_way, fast_decoding
 from support.device.half_precision import (
     faster_half_dtype,
     half_precision_copy,
     logit_error,
 )
-from support.device.precision import float32_precision
 from support.download.fetch import downloads_folder
 from support.weights.pretrained import load_pretrained
 from support.weights.reference import copy_from_transformers
@@ -31,10 +33,22 @@ from support.weights.smollm2 import GGUF
 
 PROMPT = torch.tensor([[15496, 11, 314, 716]])  # Hello, I am
 NUM_TOKENS = 200
-RUNS = 5
-OURS, THEIRS, UNCACHED = "ours, cached", "transformers", "ours, uncached"
-FAST, HALF = "ours, FastDecoding", "ours, 16-bit weights"
-EXACT = OURS, FAST, THEIRS, UNCACHED  # they write the same text
+NUM_PROMPTS = 8  # at once
+ROUNDS = 5
+OURS, FAST, BARE = "ours, cached", "ours, fast_decoding", "bare loop"
+UNCACHED, MANY = "ours, uncached", f"ours, {NUM_PROMPTS} prompts"
+HALF, THEIRS = "ours, 16-bit weights", "transformers"
+THEIRS_HALF = "transformers, bfloat16"
+EACH_WAY = {f"ours, {way}": way for way in WAYS}
+EXACT = FAST, BARE, THEIRS, UNCACHED, *EACH_WAY  # they write the text that OURS writes
+COMPARED = (  # ours, a peer, the goal
+    (OURS, THEIRS, None),
+    (FAST, THEIRS, 1.3),
+    (FAST, BARE, 0.9),
+    (HALF, THEIRS_HALF, 1.2),
+    (MANY, FAST, 4.0),
+    (FAST, UNCACHED, None),
+)
 # most error of logits with 16-bit weights, in their standard deviations
 MOST_OFF = {torch.float16: 0.02, torch.bfloat16: 0.1}
 
@@ -55,10 +69,17 @@ def generate_ours(model, num_tokens, use_cache):
     return generate(model, PROMPT, num_tokens, context_size, use_cache=use_cache)
 
 
-def generate_fast(model, num_tokens):
-    """The same within `FastDecoding`."""
-    with FastDecoding():
-        return generate_ours(model, num_tokens, use_cache=True)
+def generate_fast(model, num_tokens, num_prompts=1):
+    """The same within `fast_decoding`, for as many equal prompts."""
+    prompts = PROMPT.expand(num_prompts, -1)
+    with fast_decoding():
+        return generate(model, prompts, num_tokens, model.context_length)
+
+
+def generate_in(way, write, num_tokens):
+    """What write(num_tokens) gives in one of the ways of `fast_decoding`."""
+    with WAYS[way]():
+        return write(num_tokens=num_tokens)
 
 
 def generate_theirs(model, num_tokens):
@@ -76,48 +97,57 @@ def generate_theirs(model, num_tokens):
 
 
 def measure(writers):
-    """Tokens a second of each writer; AssertionError if EXACT ones write two texts."""
-    seconds, texts = {name: [] for name in writers}, {}
+    """Tokens a second of each writer, in each round: {name: [speed, ...]}.
+
+    RuntimeError if EXACT ones write another text. They take turns, so that a
+    disturbance meets them all.
+    """
+    speeds, texts = {name: [] for name in writers}, {}
     for write in writers.values():
         write(num_tokens=8)  # the first run is slower
-    for run in range(RUNS):  # in turn, so that a disturbance meets them all
+    for run in range(ROUNDS):
         for name, write in writers.items():
             if name == UNCACHED and run > 0:
                 continue  # slow, and far from the others: once is enough
             start = time.perf_counter()
             texts[name] = write(num_tokens=NUM_TOKENS)
-            seconds[name].append(time.perf_counter() - start)
-    assert all(torch.equal(texts[n], texts[OURS]) for n in EXACT), "texts differ"
-    return {n: NUM_TOKENS / statistics.median(each) for n, each in seconds.items()}
+            seconds = time.perf_counter() - start
+            speeds[name].append(len(texts[name]) * NUM_TOKENS / seconds)
+    for name in EXACT:
+        if not torch.equal(texts[name], texts[OURS]):
+            raise RuntimeError(f"{name} and {OURS} write different texts")
+    return speeds
 
 
 def measure_rows():
-    """Rows of the benchmarks' table, float32 as PyTorch multiplies unasked; notes."""
+    """Rows of the benchmarks' table, and notes."""
     writers, notes = create_writers()
     speeds = measure(writers)
     rows = [
         Row("decoding", name, peer, speeds[name], speeds[peer], "tokens/s", goal)
-        for name, peer, goal in (
-            (OURS, THEIRS, 1.0),
-            (FAST, THEIRS, None),
-            (HALF, THEIRS, 3.0),
-            (OURS, UNCACHED, None),
-        )
+        for name, peer, goal in COMPARED
     ]
-    return rows, notes
+    return rows, [*notes, f"`fast_decoding` chooses {decoding_way()!r} here."]
 
 
 def create_writers():
     """What writes a continuation of num_tokens, by name; notes on half precision."""
     ours, theirs = twins()
     halved = half_precision_copy(ours)
+    cached = partial(generate_ours, ours, use_cache=True)
+    bare = partial(generate_bare, ours, PROMPT)
     writers = {
-        OURS: partial(generate_ours, ours, use_cache=True),
+        OURS: cached,
         FAST: partial(generate_fast, ours),
+        BARE: lambda num_tokens: generate_in(decoding_way(), bare, num_tokens),
+        MANY: partial(generate_fast, ours, num_prompts=NUM_PROMPTS),
         HALF: partial(generate_ours, halved, use_cache=True),
         THEIRS: partial(generate_theirs, theirs),
+        THEIRS_HALF: partial(generate_theirs, copy.deepcopy(theirs).bfloat16()),
         UNCACHED: partial(generate_ours, ours, use_cache=False),
     }
+    for name, way in EACH_WAY.items():
+        writers[name] = partial(generate_in, way, cached)
     off, num_same = measure_error(ours, halved, PROMPT, NUM_TOKENS)
     if off > MOST_OFF[faster_half_dtype()]:
         raise RuntimeError(f"16-bit weights change logits by {off:.1%}")
@@ -158,19 +188,19 @@ def trained_note():
 
 
 def main():
-    """Measure float32 as PyTorch multiplies it unasked, and as `fast_math` sets it."""
+    """Measure, and print the speed of each and the ratios."""
     writers, notes = create_writers()
     print(*notes, sep="\n")
-    threads = torch.get_num_threads()
-    for precision in dict.fromkeys(("highest", float32_precision("cpu"))):
-        torch.set_float32_matmul_precision(precision)
-        print(f'float32 matmul precision "{precision}", {threads} threads')
-        speeds = measure(writers)
-        for name, speed in speeds.items():
-            print(f"  {name:22} {speed:6.1f} tokens/s")
-        print(f"  cached / uncached: {speeds[OURS] / speeds[UNCACHED]:.2f}")
-        for name in (OURS, FAST, HALF):
-            print(f"  {name} / transformers: {speeds[name] / speeds[THEIRS]:.2f}")
+    print(
+        f"{torch.get_num_threads()} threads; `fast_decoding` chooses {decoding_way()!r}"
+    )
+    speeds = measure(writers)
+    for name, found in speeds.items():
+        print(f"  {name:22} {statistics.median(found):6.1f} tokens/s", end=" ")
+        print(f"({min(found):.1f} to {max(found):.1f})")
+    for name, peer, _ in COMPARED:
+        row = Row("decoding", name, peer, speeds[name], speeds[peer], "tokens/s")
+        print(f"  {name} / {peer}: {row.ratio:.2f}")
 
 
 if __name__ == "__main__":

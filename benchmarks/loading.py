@@ -10,7 +10,6 @@ made before, TensorFlow's too. Memory is the most that is held above them.
 import argparse
 import json
 import os
-import statistics
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -113,7 +112,7 @@ def measure_load(size, title):
 
 
 def measure_all(size):
-    """({title: medians of what `measure_load` gives}, notes on the missing)."""
+    """({title: what `measure_load` gives, each as a list of rounds}, notes)."""
     found, notes = {}, []
     run = partial(in_fresh_process, measure_load, size)
     with tempfile.TemporaryDirectory() as downloads:
@@ -125,7 +124,7 @@ def measure_all(size):
             except ImportError as error:
                 notes.append(missing(PACKAGES[title], error))
                 continue
-            found[title] = [statistics.median(each) for each in zip(*runs)]
+            found[title] = [*zip(*runs)]
     return found, notes
 
 

@@ -65,14 +65,19 @@ def stopwatch(seconds):
     seconds.append(time.perf_counter() - start)
 
 
-def median_seconds(prepare, work, runs=5):
-    """Median time of work(prepare()) over a few runs, prepare not counted."""
+def seconds_of_runs(prepare, work, runs=5):
+    """The seconds of work(prepare()) in each of some runs, prepare not counted."""
     seconds = []
     for _ in range(runs):
         prepared = prepare()
         with stopwatch(seconds):
             work(prepared)
-    return statistics.median(seconds)
+    return seconds
+
+
+def median_seconds(prepare, work, runs=5):
+    """The median of `seconds_of_runs`."""
+    return statistics.median(seconds_of_runs(prepare, work, runs))
 
 
 def missing(package, error):

@@ -1,11 +1,33 @@
 """The table of the benchmarks: rows, their goals, and their picture."""
 
+import statistics
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import matplotlib.pyplot as plt
 
-COLUMNS = "work", "ours", "peer", "our result", "peer's", "ratio", "goal", "met"
-ALIGNED = "---", "---", "---", "---:", "---:", "---:", "---", "---"  # in Markdown
+COLUMNS = (
+    "work",
+    "ours",
+    "peer",
+    "our result",
+    "peer's",
+    "ratio",
+    "range",
+    "goal",
+    "met",
+)
+ALIGNED = (
+    "---",
+    "---",
+    "---",
+    "---:",
+    "---:",
+    "---:",
+    "---",
+    "---",
+    "---",
+)  # in Markdown
 SMALL_IS_GOOD = "MB", "s"
 COLORS = {None: "tab:gray", True: "tab:blue", False: "tab:red"}
 LEGEND = "blue: goal met, red: goal missed, gray: no goal, black mark: the ratio's goal"
@@ -15,25 +37,37 @@ LEGEND = "blue: goal met, red: goal missed, gray: no goal, black mark: the ratio
 class Row:
     """The same work by ours and by a peer: a line of the table.
 
-    unit: "s" or "MB", or what is done in a second, such as "tokens/s". goal bounds the
-    ratio, figure_goal our own figure: memory and seconds from above, speeds from below.
+    our_figures, peer_figures: one for each round. unit: "s" or "MB", or what is done in
+    a second, such as "tokens/s". goal bounds the ratio, figure_goal our own figure:
+    memory and seconds from above, speeds from below.
     """
 
     work: str
     ours: str
     peer: str
-    our_figure: float
-    peer_figure: float
+    our_figures: list
+    peer_figures: list
     unit: str
     goal: float | None = None
     figure_goal: float | None = None
 
     @property
+    def our_figure(self):
+        """The median of our figures."""
+        return statistics.median(self.our_figures)
+
+    @property
+    def ratios(self):
+        """How many times as fast ours is, or the memory it takes, in each round."""
+        pairs = zip(cycle(self.our_figures), cycle(self.peer_figures))
+        num_rounds = max(len(self.our_figures), len(self.peer_figures))
+        rounds = islice(pairs, num_rounds)
+        return [b / a if self.unit == "s" else a / b for a, b in rounds]
+
+    @property
     def ratio(self):
-        """How many times as fast ours is, or how many times the memory it takes."""
-        if self.unit == "s":
-            return self.peer_figure / self.our_figure
-        return self.our_figure / self.peer_figure
+        """The median of the ratios."""
+        return statistics.median(self.ratios)
 
     def bounds(self):
         """Each goal: (value, bound, whether it bounds from above, unit)."""
@@ -68,8 +102,9 @@ class Row:
             self.ours,
             self.peer,
             f"{short(self.our_figure)} {self.unit}",
-            f"{short(self.peer_figure)} {self.unit}",
+            f"{short(statistics.median(self.peer_figures))} {self.unit}",
             f"{short(self.ratio)}x",
+            range_of(self.ratios),
             ", ".join(goals),
             {None: "", True: "yes", False: "NO"}[self.met],
         ]
@@ -81,6 +116,12 @@ def short(number):
     while digits < 4 and abs(number) * 10**digits < 99.95:
         digits += 1
     return f"{number:,.{digits}f}"
+
+
+def range_of(numbers):
+    """The range of numbers of several rounds: [1.5, 2.25] -> "1.50 to 2.25"."""
+    lowest, highest = short(min(numbers)), short(max(numbers))
+    return f"{lowest} to {highest}" if len(numbers) > 1 else ""
 
 
 def plain_table(rows):

@@ -12,9 +12,9 @@ import tiktoken
 
 from benchmarks.measure import (
     in_fresh_process,
-    median_seconds,
     missing,
     peak_megabytes,
+    seconds_of_runs,
     stopwatch,
 )
 from benchmarks.table import Row
@@ -29,6 +29,7 @@ VOCAB_SIZE = 1000
 TRAIN_LENGTH = 100_000  # characters
 PART = 20  # the naive encoder and the book's densest windows get a 20th of the work
 NUM_TOKENS = 1_000_000
+ROUNDS = 3
 END = "<|endoftext|>"
 
 
@@ -97,16 +98,16 @@ def encode_rows(text):
     expected = reference.encode_ordinary(text)
     assert ours.encode(text) == expected == hugging_face_encoder().encode(text).ids
     assert encode_naively(part, ours.vocab) == reference.encode_ordinary(part)
-    seconds = median_seconds(ours_cold, lambda fresh: fresh.encode(text))
+    seconds = seconds_of_runs(ours_cold, lambda fresh: fresh.encode(text))
+    naive = seconds_of_runs(lambda: ours.vocab, lambda v: encode_naively(part, v), 1)
     peers = {
-        "tiktoken": median_seconds(
+        "tiktoken": seconds_of_runs(
             lambda: reference, lambda encoding: encoding.encode_ordinary(text)
         ),
-        "tokenizers": median_seconds(
+        "tokenizers": seconds_of_runs(
             hugging_face_encoder, lambda fresh: fresh.encode(text)
         ),
-        "naive loop": PART
-        * median_seconds(lambda: ours.vocab, lambda v: encode_naively(part, v), runs=1),
+        "naive loop": [PART * each for each in naive],
     }
     size = len(text.encode()) / 1e6
     goals = {"tiktoken": {"figure_goal": 3.5}}
@@ -115,8 +116,8 @@ def encode_rows(text):
             "BPE encoding",
             "ours, cold",
             peer,
-            size / seconds,
-            size / each,
+            [size / s for s in seconds],
+            [size / s for s in each],
             "MB/s",
             **goals.get(peer, {}),
         )
@@ -130,11 +131,11 @@ def train_rows(text):
     with stopwatch(naive):
         tokens = train_naively(text, VOCAB_SIZE)
     assert tokens == list(BPETokenizer.train(text, VOCAB_SIZE).vocab)
-    ours = median_seconds(lambda: text, lambda t: BPETokenizer.train(t, VOCAB_SIZE))
-    theirs = median_seconds(lambda: text, lambda t: train_hugging_face(t, VOCAB_SIZE))
+    ours = seconds_of_runs(lambda: text, lambda t: BPETokenizer.train(t, VOCAB_SIZE))
+    theirs = seconds_of_runs(lambda: text, lambda t: train_hugging_face(t, VOCAB_SIZE))
     work = "BPE, learning 1,000 tokens"
     return [
-        Row(work, "ours", "naive loop", ours, naive[0], "s", goal=50),
+        Row(work, "ours", "naive loop", ours, naive, "s", goal=50),
         Row(work, "ours", "tokenizers", ours, theirs, "s"),
     ]
 
@@ -171,12 +172,15 @@ def loader_rows():
     """Loaders over a million tokens: ours beside the book's, at two strides."""
     rows = []
     for stride, part in ((256, 1), (1, PART)):
-        ours = in_fresh_process(measure_loader, "ours", stride, NUM_TOKENS)
+        ours = [
+            in_fresh_process(measure_loader, "ours", stride, NUM_TOKENS)
+            for _ in range(ROUNDS)
+        ]
         found = in_fresh_process(measure_loader, "book", stride, NUM_TOKENS // part)
         theirs = [part * figure for figure in found]
         work = f"loader, stride {stride}"
         for i, unit, goal in ((0, "s", 0.05), (1, "MB", 10.5)):
-            pair = ours[i], theirs[i]
+            pair = [once[i] for once in ours], [theirs[i]]
             rows.append(Row(work, "ours", "the book's", *pair, unit, figure_goal=goal))
     return rows
 

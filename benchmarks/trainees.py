@@ -18,7 +18,7 @@ from ch04.gpt import GPTModel
 from ch05.recipe import initialize
 from ch05.training import calc_loss_batch
 from support.device.device import autocast, fast_math
-from support.device.fast_dropout import FastDropout
+from support.device.fast_dropout import fast_dropout
 
 ADAMW = {"lr": 4e-4, "weight_decay": 0.1}
 OURS, FASTER = "ours, float32", "ours, bfloat16"
@@ -51,7 +51,7 @@ class OurTrainee(Trainee):
     """A Trainee with the steps of a long run (support/pretraining/trainer.py)."""
 
     def step(self, batch):
-        with FastDropout():
+        with fast_dropout("cpu"):
             super().step(batch)
 
 

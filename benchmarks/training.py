@@ -79,31 +79,25 @@ def measure_trainee(title, cfg):
 
 
 def measure_all(cfg):
-    """({title: what `measure_trainee` found, its lists joined}, notes on the missing).
+    """({title: what `measure_trainee` found in each round}, notes on the missing).
 
     All take turns, so that a disturbance meets them all.
     """
     found, notes = {}, []
-    absent = set()
     for _ in range(ROUNDS):
         for title, (_, package) in TRAINEES.items():
-            if title in absent:
-                continue
             try:
                 once = in_fresh_process(measure_trainee, title, cfg)
             except ImportError as error:
-                absent.add(title)
                 notes.append(missing(package, error))
                 continue
-            so_far = found.setdefault(title, once | {"steps": [], "evaluations": []})
-            for name in ("steps", "evaluations"):
-                so_far[name] += once[name]
-    return found, notes
+            found.setdefault(title, []).append(once)
+    return found, [*dict.fromkeys(notes)]
 
 
 def check_same_work(found):
     """Raise RuntimeError unless ours and the book's have learned the same."""
-    ours, book = found[OURS], found[BOOK]
+    ours, book = found[OURS][0], found[BOOK][0]
     is_near = all(
         abs(a - b) < limit
         for a, b, limit in zip(ours["losses"], book["losses"], SAME_LOSSES)
@@ -125,7 +119,7 @@ def compare(found):
     for key, ours, peer, goal in COMPARED:
         if peer in found:
             work, unit = WORKS[key]
-            both = figure(found[ours], key), figure(found[peer], key)
+            both = [[figure(o, key) for o in found[name]] for name in (ours, peer)]
             rows.append(Row(work, ours, peer, *both, unit, goal))
     return rows
 
@@ -139,8 +133,9 @@ def measure_rows():
     return compare(found), [*notes, describe_limits(in_fresh_process(measure_limits))]
 
 
-def describe(title, once):
+def describe(title, rounds):
     """What a model is and what it has learned, in a sentence."""
+    once = rounds[0]
     before, after = once["losses"]
     millions = once["parameters"] / 1e6
     return (

@@ -1,9 +1,10 @@
-"""Check arguments, and name the one that is wrong.
+"""Check arguments and settings, and name the one that is wrong.
 
 True and False are not numbers here, although Python treats them as 1 and 0.
 """
 
 import math
+import os
 from numbers import Integral, Real
 
 
@@ -16,6 +17,12 @@ def is_number(value, lowest=-math.inf, highest=math.inf):
 def is_whole(value, lowest=1):
     """Return True for an integer that is at least lowest."""
     return isinstance(value, Integral) and is_number(value, lowest)
+
+
+def is_switched_on(name):
+    """Return True if an environment variable has a value that does not mean no."""
+    value = os.environ.get(name, "").strip().lower()
+    return value not in ("", "0", "false", "no", "off")
 
 
 def check_values(values, is_right, expected):

@@ -25,6 +25,8 @@ from tests.ollama import stand_in
 # Tiny models gain nothing from more threads, and wait for each of them where the cores
 # have other work; the processes that tests start compute so too.
 torch.set_num_threads(int(os.environ.setdefault("OMP_NUM_THREADS", "1")))
+# Without it, tests would compute in whatever ways are fastest on the machine at hand.
+os.environ["LLMS_PLAIN"] = "1"
 # Started in the background of a script, this process would ignore Ctrl-C, and so would
 # the processes that tests start to see what Ctrl-C does to them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -40,6 +42,14 @@ TINY = GPT_CONFIG_124M | {
     "n_heads": 4,
     "n_layers": 2,
 }
+
+
+@pytest.fixture(autouse=True)
+def checked_path(tmp_path, monkeypatch):
+    """No file is known to have passed a check; what a test checks is forgotten."""
+    path = tmp_path / "models" / "checked_files.json"
+    monkeypatch.setattr("support.download.checked_files.CHECKED", path)
+    return path
 
 
 @pytest.fixture(autouse=True, scope="session")

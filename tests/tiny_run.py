@@ -34,6 +34,7 @@ SETTINGS = RunSettings(
     batch_size=6,  # so that 1, 2 and 3 processes can share it
     peak_lr=1e-2,
     min_lr=1e-3,
+    is_dropout_fast=True,
 )
 OPTIONS = RunOptions(eval_freq=4, eval_iter=1, save_freq=3)
 

@@ -1,18 +1,16 @@
 """Choose the device that computes, and make it fast."""
 
 import ctypes
-import json
 import os
 import platform
 import statistics
-import time
-from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 
 from ch04.gpt import GPT_CONFIG_124M
+from support.device.choice import recall, remember, time_call
 from support.device.precision import (
     float32_precision,
     gains_by_bfloat16,
@@ -20,10 +18,7 @@ from support.device.precision import (
     matmul_precision,
 )
 from support.device.self_test import draw, find_faults, seeding
-from support.download.files import write_atomically
-from support.paths import MODELS
 
-CHOICE = MODELS / "device.json"
 # what is timed: steps of a model of GPT-2's width, few blocks and a small vocabulary
 STEP_CONFIG = GPT_CONFIG_124M | {"vocab_size": 4096, "n_layers": 2}
 NUM_TIMED = 3  # steps, after one that does not count
@@ -60,8 +55,9 @@ def fastest_device(names):
     The last name is the CPU's, with which the others are compared. Prints what was
     found, but nothing if the choice is on disk.
     """
-    if saved := read_choice(names):
-        return saved
+    title = f"device of {', '.join(names)}"
+    if (known := recall(title)) in names:
+        return known
     sound = [name for name in names[:-1] if passes_self_test(name)] + [names[-1]]
     if len(sound) == 1:
         return sound[0]
@@ -69,9 +65,7 @@ def fastest_device(names):
     choice = min(sound, key=seconds.get)
     each = ", ".join(f"{name} {seconds[name]:.3f}" for name in sound)
     print(f"seconds per training step: {each}. {choice} is used")
-    with suppress(OSError):  # without the file, the next process measures again
-        content = json.dumps([*machine_key(names), choice], indent=1)
-        write_atomically(CHOICE, content.encode())
+    remember(title, choice)
     return choice
 
 
@@ -86,16 +80,14 @@ def passes_self_test(name):
 
 def seconds_per_step(device):
     """Return the seconds of a small GPT's training step, 2 texts of 256 tokens."""
-    device, seconds = torch.device(device), []
+    device = torch.device(device)
     with seeding(device), matmul_precision("highest"):  # restores what is set here
         fast_math(device)
         model, ids = draw(STEP_CONFIG, 2, 257)
         model, ids = model.to(device).train(), ids.to(device)
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-        for _ in range(1 + NUM_TIMED):
-            start = time.perf_counter()
-            take_step(model, optimizer, ids)
-            seconds.append(time.perf_counter() - start)
+        step = partial(take_step, model, optimizer, ids)
+        seconds = [time_call(step) for _ in range(1 + NUM_TIMED)]
     return statistics.median(seconds[1:])  # the first step is slower
 
 
@@ -110,30 +102,13 @@ def take_step(model, optimizer, ids):
     torch.get_device_module(ids.device).synchronize()
 
 
-def machine_key(names):
-    """List as texts what the choice of a device depends on."""
-    cards = [torch.cuda.get_device_name()] if "cuda" in names else []
-    threads = f"{torch.get_num_threads()} threads"
-    system = platform.node(), platform.platform(), str(torch.__version__)
-    return [*system, threads, *names, *cards]
-
-
-def read_choice(names):
-    """Return the device chosen before on this machine with this PyTorch, or None."""
-    with suppress(OSError, ValueError, TypeError, LookupError):  # missing or damaged
-        saved = json.loads(CHOICE.read_text(encoding="utf-8"))
-        if saved[:-1] == machine_key(names) and saved[-1] in names:
-            return saved[-1]
-    return None
-
-
 def fast_math(device):
-    """Set what usually makes training faster on a device; float32 stays float32.
+    """Set what makes training faster on this machine; float32 stays float32.
 
-    PyTorch's faster matrix multiplication is used where it is as exact as the usual
-    one. On a CPU with glibc, memory is kept between steps, because returning it to the
-    system and getting it again takes time. oneDNN keeps about a megabyte for each shape
-    of matrices, so it may keep 128 shapes instead of 1,024.
+    PyTorch's faster matrix multiplication is used where it is as exact as the usual one
+    and faster. On a CPU with glibc, memory is kept between steps, because returning it
+    to the system and getting it again takes time. oneDNN keeps about a megabyte for
+    each shape of matrices, so it may keep 128 shapes instead of 1,024.
     """
     device_type = torch.device(device).type
     os.environ.setdefault(ONEDNN_CACHE, "128")

@@ -1,45 +1,43 @@
-"""Decoding steps at the speed of a CPU's memory: `with FastDecoding(): generate(...)`.
+"""Decoding steps in float32, as fast as this CPU can: `with fast_decoding(): ...`.
 
 A step multiplies every weight matrix by one vector for each text, so it takes as long
-as the weights take to come from memory. MKL, with which PyTorch multiplies float32 on
-x86, lets a single core read them on some processors. In a batched matrix multiplication
-each core reads its own share of the rows. `benchmarks.decoding` measures both.
+as the weights take to come from memory. Which way reads them fastest depends on the
+processor: PyTorch's usual one (on x86 that of MKL), the one that "medium" precision
+means, or a batched multiplication in which each core reads its own share of the rows.
+`benchmarks.decoding` measures them.
 """
+
+from contextlib import contextmanager
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
+from support.device.choice import fastest
 from support.device.precision import matmul_precision
 
-FEW_ROWS = 4  # up to here, splitting the matrix is faster
+FEW_ROWS = 4  # up to here, splitting the matrix may be faster
+SHAPES = (2304, 768), (768, 768), (3072, 768), (768, 3072), (16384, 768)  # of weights
 
 
-class FastDecoding(TorchFunctionMode):
+class SplitLinear(TorchFunctionMode):
     """A `with` block in which linear layers on few vectors split their matrix.
 
-    This is for float32 on a CPU with MKL, and the results are float32. At "medium"
-    precision oneDNN is fast with several rows, so only single rows are split. Attention
-    does not use oneDNN, which takes long to start on many small matrices.
+    This is for float32 on a CPU, and the results are float32.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is F.linear and is_split_faster(*args[:2]):
+        if func is F.linear and is_few_rows(*args[:2]):
             func = split_linear
-        if func in (split_linear, F.scaled_dot_product_attention):
-            with matmul_precision("highest"):
-                return func(*args, **kwargs)
-        return func(*args, **kwargs)
+        return func(*args, **(kwargs or {}))
 
 
-def is_split_faster(x, weight):
-    """Return True for few rows x, (..., in_features), of float32 on a CPU with MKL."""
+def is_few_rows(x, weight):
+    """Return True for few rows x, (..., in_features), of float32 on a CPU."""
     is_float32 = weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    has_mkl = weight.device.type == "cpu" and torch.backends.mkl.is_available()
-    is_exact = torch.get_float32_matmul_precision() == "highest"
     num_rows = x.numel() // weight.shape[1]
-    return is_float32 and has_mkl and num_rows <= (FEW_ROWS if is_exact else 1)
+    return is_float32 and weight.device.type == "cpu" and num_rows <= FEW_ROWS
 
 
 def split_linear(x, weight, bias=None):
@@ -55,3 +53,45 @@ def split_linear(x, weight, bias=None):
         out = torch.cat([out, weight[num_split:] @ columns])
     out = out.t().reshape(*x.shape[:-1], out_features)
     return out if bias is None else out + bias
+
+
+@cache
+def decoding_way():
+    """Return how this CPU multiplies a vector fastest: "plain", "split" or "medium"."""
+    generator = torch.Generator().manual_seed(123)
+    layers = [torch.randn(2, *shape, generator=generator) for shape in SHAPES]
+    layers = [(w[0, :1], w[1]) for w in layers]
+    exact = [F.linear(x.double(), weight.double()) for x, weight in layers]
+    ways = {name: partial(read_weights, layers, way) for name, way in WAYS.items()}
+    return fastest("decoding", ways, exact)
+
+
+@torch.no_grad()
+def read_weights(layers, way):
+    """Return linear layers of one vector each, computed in one of WAYS."""
+    with way(), torch.autocast("cpu", enabled=False):
+        return [F.linear(x, weight) for x, weight in layers]
+
+
+@contextmanager
+def split_at_highest():
+    """A `with` block of SplitLinear, exact beside it too."""
+    with matmul_precision("highest"), SplitLinear():
+        yield
+
+
+WAYS = {
+    "plain": partial(matmul_precision, "highest"),
+    "split": split_at_highest,
+    "medium": partial(matmul_precision, "medium"),
+}
+
+
+@contextmanager
+def fast_decoding(device="cpu"):
+    """Decode in float32 in the fastest way of this CPU, in a `with` block."""
+    if torch.device(device).type != "cpu":
+        yield
+        return
+    with WAYS[decoding_way()]():
+        yield

@@ -7,10 +7,18 @@ weight. The backward pass computes the weights again, as FlashAttention does (Da
 2022, 3.1).
 """
 
+from contextlib import nullcontext
+from functools import cache, partial
+
 import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
+
+from support.device.choice import fastest
+
+TRIED_SHAPE = 2, 12, 256, 64  # of queries: b, num_heads, num_tokens, head_dim
+NO_DROPOUT = 1e-9  # nothing is dropped, but all is computed as if something were
 
 
 class FastDropout(TorchFunctionMode):
@@ -92,3 +100,35 @@ class CausalAttentionWithDropout(torch.autograd.Function):
         grad_scores = grad_weights.sub_(sums).mul_(weights).to(query.dtype)
         grad_scores *= query.shape[-1] ** -0.5
         return grad_scores @ key, grad_scores.mT @ query, grad_value, None
+
+
+@cache
+def gains_by_fast_dropout():
+    """Return True if a CPU computes attention with dropout faster by FastDropout."""
+    generator = torch.Generator().manual_seed(123)
+    drawn = torch.randn(3, *TRIED_SHAPE, generator=generator)
+    exact = attend_and_drop(drawn.double(), nullcontext)
+    ways = {"plain": nullcontext, "FastDropout": FastDropout}
+    ways = {name: partial(attend_and_drop, drawn, way) for name, way in ways.items()}
+    return fastest("dropout", ways, exact) == "FastDropout"
+
+
+def attend_and_drop(drawn, way):
+    """Return attention with dropout on its weights and its result, and the gradients.
+
+    drawn: queries, keys and values, (3, *TRIED_SHAPE).
+    """
+    drawn = drawn.clone().requires_grad_()
+    with torch.random.fork_rng([]), way():
+        out = F.scaled_dot_product_attention(
+            *drawn, dropout_p=NO_DROPOUT, is_causal=True
+        )
+        out = F.dropout(out, NO_DROPOUT)
+        out.sum().backward()
+    return out.detach(), drawn.grad
+
+
+def fast_dropout(device):
+    """A `with` block for FastDropout, if it is faster on this device."""
+    is_cpu = torch.device(device).type == "cpu"
+    return FastDropout() if is_cpu and gains_by_fast_dropout() else nullcontext()

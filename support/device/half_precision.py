@@ -13,20 +13,16 @@ import torch.nn.functional as F
 from torch import nn
 
 from ch05.kv_cache import CachedLogits
-from support.device.precision import multiplies_faster
-
-TIMED_SHAPES = (1, 768), (16384, 768)  # one token, and more weights than most caches
+from support.device.precision import TOKEN_SHAPE, faster_dtype
 
 
 @cache
 def faster_half_dtype():
     """Return bfloat16 if this CPU multiplies it clearly faster than float16.
 
-    Otherwise return float16, which is more exact. It is timed once in each process.
+    Otherwise return float16, which is more exact.
     """
-    half = torch.float16, torch.bfloat16
-    gains = multiplies_faster(*map(torch.ones, TIMED_SHAPES), *half)
-    return half[gains]
+    return faster_dtype(torch.float16, torch.bfloat16, TOKEN_SHAPE)
 
 
 def half_precision_copy(model, dtype=None):

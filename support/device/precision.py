@@ -1,4 +1,4 @@
-"""Measure how exactly and how fast a device multiplies matrices.
+"""Choose how a device multiplies matrices: as exactly as asked, and as fast as it can.
 
 PyTorch has faster ways to multiply float32 matrices. What they compute depends on the
 device: "medium" is float32 by another library on many CPUs, but bfloat16 on those with
@@ -6,25 +6,25 @@ AMX; "high" is TF32 on most GPUs. So a faster way is tested before it is used. A
 is named by its type here, "cpu" or "cuda".
 """
 
-import time
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
 
+from support.device.choice import fastest
+
 FASTER = {"cpu": "medium"}  # PyTorch's name of the faster way; "high" elsewhere
-# x and weight of the layers that are tested: GPT-2's feed-forward layer on 64 tokens,
+# x and weight of the layers that are tried: GPT-2's feed-forward layer on 256 tokens,
 # the scores of 24 heads, the logits of one token for a part of the vocabulary
 SHAPES = (
-    ((64, 768), (3072, 768)),
+    ((256, 768), (3072, 768)),
     ((24, 64, 64), (24, 64, 64)),
     ((1, 768), (1024, 768)),
 )
-MOST_ERROR = 4  # times that of the exact way; TF32's is 700 times, bfloat16's 3,000
-TIMED_SHAPES = (512, 768), (3072, 768)
-NUM_TIMINGS = 5
-LEAST_GAIN = 1.2
+LARGE_SHAPE = (512, 768), (3072, 768)
+TOKEN_SHAPE = (1, 768), (16384, 768)  # one token, and more weights than most caches
+CLEAR_GAIN = 1.2  # for which digits may be given up
 
 
 @contextmanager
@@ -39,16 +39,16 @@ def matmul_precision(precision):
 
 
 @contextmanager
-def undisturbed(device="cpu", precision="highest"):
-    """Compute float32 exactly in a `with` block, without autocast.
+def undisturbed():
+    """Compute float32 exactly on the CPU in a `with` block, without autocast.
 
-    The CPU uses one thread there: for little work, more threads only wait for each
-    other, which takes seconds on a busy machine.
+    One thread is used there: for little work, more threads only wait for each other,
+    which takes seconds on a busy machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with matmul_precision(precision), torch.autocast(device, enabled=False):
+        with matmul_precision("highest"), torch.autocast("cpu", enabled=False):
             yield
     finally:
         torch.set_num_threads(threads)
@@ -58,16 +58,27 @@ def undisturbed(device="cpu", precision="highest"):
 def float32_precision(device):
     """Return the faster one of PyTorch's precisions if it is as exact as "highest".
 
-    Otherwise return "highest". This is tested once in each process.
+    Otherwise, or if it is not faster here, return "highest".
     """
-    faster = FASTER.get(device, "high")
     generator = torch.Generator().manual_seed(123)
     layers = [[torch.randn(shape, generator=generator) for shape in s] for s in SHAPES]
-    errors = []
-    for precision in ("highest", faster):
-        with undisturbed(device, precision), torch.no_grad():
-            errors.append(largest_error(layers, device))
-    return faster if errors[1] <= MOST_ERROR * errors[0] else "highest"
+    exact = [y for x, weight in layers for y in multiply(x.double(), weight.double())]
+    layers = [[factor.to(device) for factor in factors] for factors in layers]
+    ways = {
+        precision: partial(multiply_all, layers, precision)
+        for precision in ("highest", FASTER.get(device, "high"))
+    }
+    return fastest(f"float32 on {device}", ways, exact)
+
+
+@torch.no_grad()
+def multiply_all(layers, precision):
+    """Return the matrix products of layers at this precision, without autocast."""
+    device = layers[0][0].device.type
+    with matmul_precision(precision), torch.autocast(device, enabled=False):
+        found = [y for x, weight in layers for y in multiply(x, weight)]
+    torch.get_device_module(device).synchronize()
+    return found
 
 
 def multiply(x, weight):
@@ -77,16 +88,6 @@ def multiply(x, weight):
     """
     out = x @ weight.mT  # (..., num_tokens, out_features)
     return out, out @ weight, out.mT @ x
-
-
-def largest_error(layers, device):
-    """Return a device's largest error relative to the largest value of its matrix."""
-    errors = []
-    for x, weight in layers:
-        found = multiply(x.to(device), weight.to(device))
-        for a, exact in zip(found, multiply(x.double(), weight.double())):
-            errors.append((a.cpu() - exact).abs().max() / exact.abs().max())
-    return torch.stack(errors).max().item()
 
 
 def has_bfloat16(device):
@@ -101,33 +102,28 @@ def has_bfloat16(device):
 def gains_by_bfloat16(device):
     """Return True if a device multiplies bfloat16 clearly faster than float32.
 
-    It is timed once in each process, if the device has instructions for bfloat16.
+    It is timed only if the device has instructions for bfloat16.
     """
     if not has_bfloat16(device):
         return False
-    with undisturbed(device, float32_precision(device)):
-        factors = [torch.ones(shape, device=device) for shape in TIMED_SHAPES]
-        return multiplies_faster(*factors, torch.float32, torch.bfloat16)
+    dtypes = torch.float32, torch.bfloat16
+    return faster_dtype(*dtypes, LARGE_SHAPE, device) == torch.bfloat16
+
+
+def faster_dtype(usual, other, shape, device="cpu"):
+    """Return `other` if linear layers of this shape are clearly faster in it."""
+    ways, precision = {}, float32_precision(device)
+    for dtype in (usual, other):
+        factors = [torch.ones(s, device=device, dtype=dtype) for s in shape]
+        ways[str(dtype)] = partial(apply_linear, *factors, precision)
+    title = f"{other} or {usual} for {shape} on {device}"
+    choice = fastest(title, ways, least_gain=CLEAR_GAIN)
+    return {str(dtype): dtype for dtype in (usual, other)}[choice]
 
 
 @torch.no_grad()
-def multiplies_faster(x, weight, usual, other):
-    """Return True if a linear layer is LEAST_GAIN times as fast in dtype `other`.
-
-    The two data types take turns, so that other work on the machine slows both.
-    """
-    seconds = {usual: [], other: []}
-    for _ in range(NUM_TIMINGS):
-        for dtype, each in seconds.items():
-            each.append(multiply_seconds(x.to(dtype), weight.to(dtype)))
-    return min(seconds[usual]) >= LEAST_GAIN * min(seconds[other])
-
-
-def multiply_seconds(x, weight):
-    """Return the seconds that a linear layer takes, until the device has finished."""
-    device = torch.get_device_module(x.device)
-    device.synchronize()
-    start = time.perf_counter()
-    F.linear(x, weight)
-    device.synchronize()
-    return time.perf_counter() - start
+def apply_linear(x, weight, precision):
+    """Compute a linear layer without autocast, and wait for the device."""
+    with matmul_precision(precision), torch.autocast(x.device.type, enabled=False):
+        F.linear(x, weight)
+    torch.get_device_module(x.device).synchronize()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from support.checks import is_switched_on
+from support.download.checked_files import CheckedFiles
 from support.download.files import (
     PartialFile,
     check_regular,
@@ -63,8 +65,7 @@ def downloads_folder():
 
 def is_offline():
     """Return True if LLMS_OFFLINE forbids every use of the network."""
-    value = os.environ.get("LLMS_OFFLINE", "").strip().lower()
-    return value not in ("", "0", "false", "no", "off")
+    return is_switched_on("LLMS_OFFLINE")
 
 
 def fetch(urls, path, *, sha256=None, size=None, progress=True):
@@ -106,7 +107,18 @@ def is_complete(path, sha256, size):
         return False
     if found == 0 and size is None and sha256 is None:
         return False  # nobody would publish an empty file
-    return sha256 is None or sha256_of(path) == sha256
+    return sha256 is None or has_sha256(path, sha256)
+
+
+def has_sha256(path, sha256):
+    """Return True if a file has this sha256, now or when it was checked before."""
+    file = CheckedFiles(path)
+    if file.have_passed(f"sha256 {sha256}"):
+        return True
+    if sha256_of(path) != sha256:
+        return False
+    file.note(f"sha256 {sha256}")
+    return True
 
 
 def is_whole(part):

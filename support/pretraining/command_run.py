@@ -9,6 +9,8 @@ from ch04.gpt import GPT_CONFIG_124M
 from ch05.openai_weights import MODEL_CONFIGS
 from support.commands import INTERRUPTED, fraction, positive
 from support.device.device import fast_dtype, fast_math
+from support.device.fast_dropout import gains_by_fast_dropout
+from support.device.precision import float32_precision
 from support.messages import one_line, say
 from support.pretraining.distributed import broadcast, process_group, rank, world_size
 from support.pretraining.memory import (
@@ -77,8 +79,8 @@ def add_run_arguments(parser):
     )
 
 
-def make_settings(args, data, dtype):
-    """The RunSettings for the options of the command line and these shards."""
+def make_settings(args, data, ways):
+    """The RunSettings for the options of the command line, shards and chosen ways."""
     chosen = {key: getattr(args, key) for key in CONFIG_OPTIONS}
     config = GPT_CONFIG_124M | SIZES[args.size]
     config |= {key: value for key, value in chosen.items() if value is not None}
@@ -91,15 +93,26 @@ def make_settings(args, data, dtype):
         peak_lr=args.lr,
         min_lr=args.min_lr,
         seed=args.seed,
-        dtype=dtype,
+        **ways,
     )
 
 
-def choose_dtype(folder, device):
-    """The dtype that the run in a folder has; for a new run, the one that is fast."""
+def choose_ways(folder, device, dtype):
+    """How the run in a folder computes; for a new run, what is fast on this machine.
+
+    dtype: of matrix multiplications, or "auto". All processes compute in the same ways.
+    """
+    ways = {
+        "dtype": str(fast_dtype(device)).removeprefix("torch."),
+        "precision": float32_precision(device.type),
+        "is_dropout_fast": device.type == "cpu" and gains_by_fast_dropout(),
+    }
     for settings in folder.known_settings().values():
-        return broadcast(settings["dtype"])
-    return broadcast(str(fast_dtype(device)).removeprefix("torch."))
+        ways = {name: settings.get(name) for name in ways}
+        break
+    if dtype != "auto":
+        ways["dtype"] = dtype
+    return broadcast(ways)
 
 
 def run_command(args):
@@ -116,9 +129,8 @@ def run_command(args):
         length = args.context_length or GPT_CONFIG_124M["context_length"]
         train, val = (TokenShards(args.data, split, length) for split in SPLITS)
         folder = RunFolder(args.folder)
-        is_auto = args.dtype == "auto"
-        dtype = choose_dtype(folder, device) if is_auto else args.dtype
-        settings = make_settings(args, train, dtype)
+        ways = choose_ways(folder, device, args.dtype)
+        settings = make_settings(args, train, ways)
         trainer = Trainer(settings, options, train, val, device)
         work = check_memory(trainer)
         with folder.locked():

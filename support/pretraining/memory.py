@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from ch05.training import calc_loss_batch
 from support.checks import check_whole
 from support.device.device import autocast
-from support.device.fast_dropout import FastDropout
+from support.device.fast_dropout import fast_dropout
 from support.device.self_test import seeding
 from support.weights.checkpoint import build_model
 from support.weights.saving import size_in_bytes
@@ -90,7 +90,7 @@ class Workload:
 
     def dropout(self):
         """A `with` block for fast dropout, which checkpointed blocks cannot use."""
-        return nullcontext() if self.is_checkpointed else FastDropout()
+        return nullcontext() if self.is_checkpointed else fast_dropout(self.device)
 
     def draw_hidden(self, model):
         """A part's input to a block of a model: (part_size, num_tokens, emb_dim)."""
@@ -143,7 +143,7 @@ def kept_bytes(block, x, dtype, device="cpu"):
         return tensor
 
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with hooks, autocast(device, dtype), FastDropout():
+    with hooks, autocast(device, dtype), fast_dropout(device):
         y = block(x)  # held until the end, so that no address is used twice
     for parameter in block.parameters():
         kept.pop(parameter.untyped_storage()._cdata, None)
@@ -153,6 +153,7 @@ def kept_bytes(block, x, dtype, device="cpu"):
 def activation_bytes(work):
     """Bytes that all blocks keep for the backward pass, counted on one of them."""
     model = meta_model(work, n_layers=1, vocab_size=2)
+    fast_dropout(work.device)  # chosen now, because below nothing is computed
     with FakeTensorMode(allow_non_fake_inputs=True):  # takes no memory and no time
         model.to_empty(device=work.device)
         x = work.draw_hidden(model)

@@ -5,7 +5,7 @@ again with the same settings, a run continues from its last checkpoint.
 """
 
 import signal
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 
 import torch
@@ -23,6 +23,7 @@ from ch05.recipe import (
 from ch05.training import calc_loss_loader, evaluating, training_steps
 from support.device.device import autocast
 from support.device.fast_dropout import FastDropout
+from support.device.precision import matmul_precision
 from support.pretraining.distributed import (
     AveragedGradients,
     all_reduce_mean,
@@ -49,6 +50,8 @@ class RunSettings:
     max_norm: float = 1.0  # of the gradient
     seed: int = 123
     dtype: str = "float32"  # of matrix multiplications; or "bfloat16"
+    precision: str = "highest"  # of float32 matrix multiplications, as PyTorch calls it
+    is_dropout_fast: bool = False
 
     def learning_rate(self, step):
         """The learning rate of a step, counted from 0."""
@@ -174,7 +177,7 @@ class Trainer:
         try:
             if self.step < self.settings.num_steps:
                 folder.check_disk_space(model)
-                with catching_stop_signals() as is_stopped, FastDropout():
+                with catching_stop_signals() as is_stopped, self.chosen_ways():
                     self.take_steps(model, optimizer, folder, is_stopped)
         except FloatingPointError as error:
             windows = self.batches.indices(self.step).tolist()
@@ -186,6 +189,13 @@ class Trainer:
         if is_done:  # even if a process was killed after the last step
             folder.save_result(model, self.settings.config)
         return is_done
+
+    @contextmanager
+    def chosen_ways(self):
+        """Compute in a `with` block as the settings say."""
+        dropout = FastDropout() if self.settings.is_dropout_fast else nullcontext()
+        with matmul_precision(self.settings.precision), dropout:
+            yield
 
     def take_steps(self, model, optimizer, folder, is_stopped):
         """Train until the last step, or the first after which is_stopped() is true."""

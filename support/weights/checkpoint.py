@@ -21,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from ch04.gpt import GPTModel
 from ch05.llama import LlamaModel
 from ch05.openai_weights import assign
+from support.download.checked_files import CheckedFiles
 from support.download.files import check_regular, parse_json, replacing, sha256_of
 from support.download.tensorflow_checkpoint import DamagedCheckpoint
 from support.messages import one_line
@@ -92,11 +93,12 @@ class SafetensorsReader:
 class SavedFile(SafetensorsReader):
     """A reader of a file that `save_model` wrote, checked when it is opened.
 
-    Raises FileNotFoundError if there is no file, NoSealError if it has no sha256, and
-    ValueError if it is damaged or not a regular file.
+    is_trusted: a file that was checked before and has not changed since is not checked
+    again. Raises FileNotFoundError if there is no file, NoSealError if it has no
+    sha256, and ValueError if it is damaged or not a regular file.
     """
 
-    def __init__(self, path):
+    def __init__(self, path, is_trusted=False):
         check_regular(path)
         beside = sha256_file(path)
         try:
@@ -108,7 +110,9 @@ class SavedFile(SafetensorsReader):
                 f"{path} is missing, but its {beside.name} is there: put the model "
                 "back beside it, or train it again"
             ) from None
-        metadata = self.metadata()
+        metadata, file = self.metadata(), CheckedFiles(self.name)
+        if is_trusted and file.have_passed(SEAL_KEY):
+            return
         if SEAL_KEY in metadata:
             expected = metadata.pop(SEAL_KEY)
             found = sha256_of_model(metadata, self.shapes(), self)
@@ -125,6 +129,7 @@ class SavedFile(SafetensorsReader):
             raise DamagedCheckpoint(
                 f"{path} is damaged: its sha256 is not the saved one"
             )
+        file.note(SEAL_KEY)
 
     def config(self, **kinds):
         """Return the config, a dict; raise ValueError if there is none.
@@ -168,7 +173,7 @@ class SavedFile(SafetensorsReader):
 
 def open_saved(file):
     """Open a path as a SavedFile; return a SavedFile as it is, already checked."""
-    return file if isinstance(file, SavedFile) else SavedFile(file)
+    return file if isinstance(file, SavedFile) else SavedFile(file, is_trusted=True)
 
 
 def is_tied(model):

@@ -131,6 +131,25 @@ def test_what_was_begun_otherwise_is_one_sentence(command, tmp_path):
     )
 
 
+def test_a_run_continues_in_the_ways_that_it_was_started_with(
+    command, tmp_path, monkeypatch
+):
+    """So that it ends with the same bits, whatever is measured to be fast then."""
+    for precision, is_fast in (("medium", True), ("highest", False)):
+        for name, value in {
+            "float32_precision": lambda device, p=precision: p,
+            "gains_by_fast_dropout": lambda is_fast=is_fast: is_fast,
+        }.items():
+            monkeypatch.setattr(support.pretraining.command_run, name, value)
+        with monkeypatch.context() as patch:
+            if precision == "medium":
+                interrupt_after(2, patch)
+            command()
+        (settings, *_) = RunFolder(tmp_path / "run").known_settings().values()
+        assert settings["precision"] == "medium" and settings["is_dropout_fast"] is True
+    assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
 @pytest.mark.parametrize("name", ["bfloat16", "float32"])
 def test_a_run_continues_in_the_dtype_that_it_was_started_with(
     command, tmp_path, monkeypatch, capsys, name
@@ -150,13 +169,14 @@ def test_a_run_continues_in_the_dtype_that_it_was_started_with(
     assert f"dtype was '{name}' and is now '{others[name]}'" in complaint
 
 
-def test_all_processes_take_the_dtype_of_rank_0(command, monkeypatch, capsys):
+def test_all_processes_take_the_ways_of_rank_0(command, monkeypatch, capsys):
     monkeypatch.setattr(
         support.pretraining.command_run, "fast_dtype", lambda device: torch.float32
     )
 
     def broadcast(value):
-        return "bfloat16" if value == "float32" else value
+        is_dtype = isinstance(value, dict) and "dtype" in value
+        return value | {"dtype": "bfloat16"} if is_dtype else value
 
     monkeypatch.setattr(support.pretraining.command_run, "broadcast", broadcast)
     assert command("--dtype", "auto") is None

@@ -1,6 +1,5 @@
 """The device is the reader's choice, or one that computes what the CPU computes."""
 
-import json
 import re
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from ch04.gpt import GPTModel
+from support.device import choice
 from support.device import device as device_module
 from support.device.device import (
     available_devices,
@@ -32,9 +32,9 @@ def two_devices(monkeypatch, tmp_path):
         "available_devices": lambda: ["cpu:0", "cpu"],
         "find_faults": lambda name, dtype: [],
         "seconds_per_step": lambda name: measured.append(name) or seconds[name],
-        "CHOICE": tmp_path / "checkpoints" / "device.json",
     }.items():
         monkeypatch.setattr(device_module, name, value)
+    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
     device_module.fastest_device.cache_clear()
     yield measured
     device_module.fastest_device.cache_clear()
@@ -68,7 +68,7 @@ def test_the_cpu_alone_is_neither_tested_nor_measured(two_devices, monkeypatch, 
     monkeypatch.delattr(device_module, "find_faults")
     assert pick_device() == torch.device("cpu")
     assert two_devices == [] and capsys.readouterr().out == ""
-    assert not device_module.CHOICE.exists()
+    assert not choice.CHOICES.exists()
 
 
 def test_the_faster_device_is_taken_and_the_reader_told_why(two_devices, capsys):
@@ -115,7 +115,7 @@ def test_a_real_fault_is_found_on_the_way(two_devices, monkeypatch, capsys):
 
 def test_the_choice_is_kept_for_the_process(two_devices, capsys):
     pick_device()
-    device_module.CHOICE.unlink()
+    choice.CHOICES.unlink()
     assert pick_device() == torch.device("cpu:0") and two_devices == ["cpu:0", "cpu"]
 
 
@@ -126,48 +126,19 @@ def test_the_choice_is_kept_for_the_next_notebook(two_devices, capsys):
     assert capsys.readouterr().out == ""
 
 
-OTHERS = {
-    "PyTorch": ("torch.__version__", "1.0"),
-    "machine": ("platform.node", lambda: "another"),
-    "system": ("platform.platform", lambda: "another"),
-    "threads": ("torch.get_num_threads", lambda: 64),
-    "devices": ("available_devices", lambda: ["cpu:0", "cpu:0", "cpu"]),
-}
-
-
-@pytest.mark.parametrize("what", OTHERS)
-def test_a_choice_made_elsewhere_is_made_anew(two_devices, monkeypatch, what):
+def test_other_devices_are_another_choice(two_devices, monkeypatch):
     pick_device()
-    name, value = OTHERS[what]
-    monkeypatch.setattr(f"support.device.device.{name}", value)
+    monkeypatch.setattr(
+        device_module, "available_devices", lambda: ["cpu:0", "cpu:0", "cpu"]
+    )
     pick_anew()
     assert len(two_devices) > 2
 
 
-DAMAGED = [b"", b"{", b"\xff\xfe", b"[]", b"{}", b"3", b"null", b'"cpu"', b'["cpu:0"]']
-
-
-@pytest.mark.parametrize("content", DAMAGED)
-def test_a_damaged_choice_is_made_anew(two_devices, content):
-    pick_device()
-    whole = device_module.CHOICE.read_bytes()
-    device_module.CHOICE.write_bytes(content)
-    assert pick_anew() == torch.device("cpu:0") and len(two_devices) == 4
-    assert device_module.CHOICE.read_bytes() == whole
-
-
 def test_a_choice_of_no_device_that_is_here_is_made_anew(two_devices):
     pick_device()
-    kept = json.loads(device_module.CHOICE.read_text(encoding="utf-8"))
-    changed = json.dumps([*kept[:-1], "abacus"])
-    device_module.CHOICE.write_text(changed, encoding="utf-8")
+    choice.remember("device of cpu:0, cpu", "abacus")
     assert pick_anew() == torch.device("cpu:0") and len(two_devices) == 4
-
-
-def test_a_choice_that_cannot_be_kept_is_made_each_time(two_devices):
-    device_module.CHOICE.parent.write_text("a file stands where the folder should be")
-    for count in (2, 4):
-        assert pick_anew() == torch.device("cpu:0") and len(two_devices) == count
 
 
 @pytest.fixture
@@ -193,8 +164,9 @@ def test_measuring_leaves_no_trace(device, usual_precision):
 def test_the_first_step_does_not_count(monkeypatch):
     steps = []
     monkeypatch.setattr(device_module, "take_step", lambda *run: steps.append(1))
-    clock = device_module.time
-    monkeypatch.setattr(clock, "perf_counter", lambda: 9.0 + 0.5 * max(len(steps), 1))
+    monkeypatch.setattr(
+        choice.time, "perf_counter", lambda: 9.0 + 0.5 * max(len(steps), 1)
+    )
     assert seconds_per_step("cpu") == pytest.approx(0.5)
     assert len(steps) == 1 + device_module.NUM_TIMED
 

@@ -1,6 +1,5 @@
 """A linear layer on few tokens gives the same by another way, only where it may."""
 
-from contextlib import contextmanager
 from itertools import product
 
 import pytest
@@ -9,18 +8,19 @@ import torch.nn.functional as F
 
 from ch04.gpt import GPTModel
 from ch05.decoding import generate
-from support.device import fast_decoding
+from support.device import choice
+from support.device import fast_decoding as fast_decoding_module
 from support.device.fast_decoding import (
     FEW_ROWS,
-    FastDecoding,
+    WAYS,
+    SplitLinear,
+    decoding_way,
+    fast_decoding,
     split_linear,
 )
 from support.device.precision import matmul_precision
 from tests.conftest import TINY
-
-needs_mkl = pytest.mark.skipif(
-    not torch.backends.mkl.is_available(), reason="needs a PyTorch built with MKL"
-)
+from tests.low_precision import low_precision
 
 
 @pytest.fixture
@@ -60,95 +60,89 @@ def test_split_linear_is_linear(threads, num_threads):
         torch.testing.assert_close(found, expected, msg=lambda m, s=said: s + m)
 
 
-@needs_mkl
+@pytest.fixture(params=WAYS)
+def way(request, monkeypatch):
+    """Each way in turn is the one that is chosen on this machine."""
+    monkeypatch.setitem(choice.FORCED, "decoding", request.param)
+    decoding_way.cache_clear()
+    yield request.param
+    decoding_way.cache_clear()
+
+
 def test_only_few_rows_are_split(bmm_shapes):
     layer = torch.nn.Linear(6, 4)
-    with FastDecoding(), torch.no_grad():
+    with SplitLinear(), torch.no_grad():
         layer(torch.ones(FEW_ROWS + 1, 6))
         assert bmm_shapes == []
         layer(torch.ones(FEW_ROWS, 1, 6))
     assert bmm_shapes == [(torch.get_num_threads(), 4 // torch.get_num_threads(), 6)]
 
 
-@needs_mkl
 @pytest.mark.parametrize("num_rows", [1, FEW_ROWS])
-def test_a_model_gives_the_same_logits(model, bmm_shapes, num_rows):
+def test_a_model_gives_the_same_logits(
+    model, bmm_shapes, usual_precision, way, num_rows
+):
     token_ids = torch.arange(num_rows)[:, None]
     expected = model(token_ids)
-    with FastDecoding():
+    torch.set_float32_matmul_precision("high")
+    with fast_decoding():
         torch.testing.assert_close(model(token_ids), expected)
+        precision = torch.get_float32_matmul_precision()
+    assert precision == ("medium" if way == "medium" else "highest")
+    assert torch.get_float32_matmul_precision() == "high"
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    assert len(bmm_shapes) == len(layers)
+    assert len(bmm_shapes) == (len(layers) if way == "split" else 0)
 
 
-def test_a_text_is_the_same(model):
+def test_a_text_is_the_same(model, way):
     prompts, settings = [[7, 30, 2], [5]], (12, 12)
-    with FastDecoding():
+    with fast_decoding():
         found = generate(model, prompts, *settings)
     assert found == generate(model, prompts, *settings)
 
 
-@pytest.mark.parametrize(
-    ("num_rows", "dtype", "precision"),
-    [
-        (FEW_ROWS + 1, torch.float32, "highest"),
-        (2, torch.float32, "medium"),
-        (1, torch.bfloat16, "highest"),
-        (1, torch.float64, "highest"),
-    ],
-)
-def test_elsewhere_no_product_is_split(
-    model, bmm_shapes, usual_precision, num_rows, dtype, precision
-):
-    torch.set_float32_matmul_precision(precision)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_data_types_are_not_split(model, bmm_shapes, dtype):
     model.to(dtype)
-    with FastDecoding():
-        model(torch.arange(num_rows)[:, None])
-        assert torch.get_float32_matmul_precision() == precision
-    assert bmm_shapes == []
-
-
-@needs_mkl
-def test_a_single_row_is_exact_at_medium_precision(
-    model, bmm_shapes, monkeypatch, usual_precision
-):
-    bmm, found = torch.bmm, []
-
-    def note(a, b):
-        found.append(torch.get_float32_matmul_precision())
-        return bmm(a, b)
-
-    monkeypatch.setattr(torch, "bmm", note)
-    torch.set_float32_matmul_precision("medium")
-    with FastDecoding():
+    with SplitLinear():
         model(torch.tensor([[7]]))
-    assert bmm_shapes and set(found) == {"highest"}
-    assert torch.get_float32_matmul_precision() == "medium"
+    assert bmm_shapes == []
 
 
 def test_autocast_keeps_its_own_products(model, bmm_shapes):
-    with torch.autocast("cpu", torch.bfloat16), FastDecoding():
+    with torch.autocast("cpu", torch.bfloat16), SplitLinear():
         model(torch.tensor([[7]]))
     assert bmm_shapes == []
 
 
-def test_attention_is_at_full_precision(model, monkeypatch, usual_precision):
-    """A mode meets only PyTorch's own function: what that is called with is noted."""
-    found, matmul_precision_of = [], fast_decoding.matmul_precision
+def test_other_devices_compute_as_ever(monkeypatch):
+    monkeypatch.delattr(fast_decoding_module, "decoding_way")
+    before = torch.get_float32_matmul_precision()
+    with fast_decoding("cuda"):
+        assert torch.get_float32_matmul_precision() == before
 
-    @contextmanager
-    def note(precision):
-        with matmul_precision_of(precision):
-            found.append(torch.get_float32_matmul_precision())
-            yield
 
-    monkeypatch.setattr(fast_decoding, "matmul_precision", note)
-    torch.set_float32_matmul_precision("medium")
-    queries = torch.ones(1, 1, 1, 4)
-    with FastDecoding():
-        F.scaled_dot_product_attention(queries, queries, queries)
-    assert found == ["highest"]
-    assert torch.get_float32_matmul_precision() == "medium"
+def test_a_way_is_chosen_by_what_it_computes_and_takes(monkeypatch, tmp_path):
+    """On the processor at hand all ways are tried, on weights that are small here."""
+    monkeypatch.delenv("LLMS_PLAIN")
+    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
+    monkeypatch.setattr(fast_decoding_module, "SHAPES", ((7, 16), (16, 7)))
+    seconds = {"plain": 3, "split": 1, "medium": 2}
+
+    def time_in_turn(ways):
+        for compute in ways.values():
+            compute()
+        return {name: seconds[name] for name in ways}
+
+    monkeypatch.setattr(choice, "time_in_turn", time_in_turn)
+    decoding_way.cache_clear()
+    assert decoding_way() == "split"
+    with low_precision():
+        seconds["medium"] = 0.1
+        choice.CHOICES.unlink()
+        decoding_way.cache_clear()
+        assert decoding_way() == "split"
+    decoding_way.cache_clear()
 
 
 @pytest.mark.parametrize("ends_badly", [False, True])

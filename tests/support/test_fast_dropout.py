@@ -1,5 +1,6 @@
 """Fast dropout drops the right share, and computes what the formulas say."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -8,11 +9,17 @@ import torch.nn.functional as F
 from torch.utils.checkpoint import CheckpointError, checkpoint
 
 from ch04.gpt import TransformerBlock
-from support.device import fast_dropout
-from support.device.fast_dropout import FastDropout, attention, draw_kept, dropout
+from support.device import choice, fast_dropout
+from support.device.fast_dropout import (
+    FastDropout,
+    attention,
+    draw_kept,
+    dropout,
+    gains_by_fast_dropout,
+)
 from support.pretraining.run_folder import RunFolder
 from tests.conftest import TINY
-from tests.tiny_run import tiny_run
+from tests.tiny_run import SETTINGS, tiny_run
 
 P = 0.25
 SHAPE = 2, 3, 5, 4  # b, num_heads, num_tokens, head_dim
@@ -171,7 +178,52 @@ def test_checkpointed_blocks_are_refused():
             y.sum().backward()
 
 
-def test_a_run_trains_with_it(tmp_path, monkeypatch, one_thread):
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_run_trains_with_it_if_its_settings_say_so(
+    tmp_path, monkeypatch, one_thread, is_fast
+):
     draws = note_draws(monkeypatch)
-    tiny_run(RunFolder(tmp_path / "run"))
-    assert draws
+    tiny_run(RunFolder(tmp_path / "run"), replace(SETTINGS, is_dropout_fast=is_fast))
+    assert bool(draws) is is_fast
+
+
+@pytest.fixture
+def anew():
+    """What is fast is not known yet, and forgotten afterwards."""
+    gains_by_fast_dropout.cache_clear()
+    yield
+    gains_by_fast_dropout.cache_clear()
+
+
+@pytest.mark.parametrize("way", ["plain", "FastDropout"])
+def test_it_is_used_where_it_is_faster(monkeypatch, anew, way):
+    monkeypatch.setitem(choice.FORCED, "dropout", way)
+    draws = note_draws(monkeypatch)
+    with fast_dropout.fast_dropout("cpu"):
+        F.dropout(torch.ones(8), P)
+    assert bool(draws) is (way == "FastDropout")
+    with fast_dropout.fast_dropout("cuda"):
+        F.dropout(torch.ones(8), P)
+    assert len(draws) <= 1
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_both_ways_are_compared_where_nothing_is_dropped(
+    monkeypatch, anew, tmp_path, is_exact
+):
+    monkeypatch.delenv("LLMS_PLAIN")
+    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
+    monkeypatch.setattr(fast_dropout, "TRIED_SHAPE", SHAPE)
+    seconds = {"plain": 2, "FastDropout": 1}
+    monkeypatch.setattr(
+        choice, "time_in_turn", lambda ways: {n: seconds[n] for n in ways}
+    )
+    if not is_exact:
+        monkeypatch.setattr(
+            fast_dropout, "draw_kept", lambda shape, p: torch.zeros(shape).byte()
+        )
+    torch.manual_seed(123)
+    expected = torch.rand(1)
+    torch.manual_seed(123)
+    assert fast_dropout.gains_by_fast_dropout() is is_exact
+    assert torch.equal(torch.rand(1), expected)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from ch05.decoding import generate
 from ch07.lora import replace_linear_with_lora
-from support.device import half_precision
+from support.device import choice, half_precision
 from support.device.half_precision import (
     HalfOutputLayer,
     faster_half_dtype,
@@ -135,19 +135,23 @@ def test_an_output_layer_is_exact_where_all_logits_are_large(dtype):
         ({torch.float16: 10, torch.bfloat16: 25}, torch.float16),
     ],
 )
-def test_the_faster_dtype_is_used_and_measured_once(monkeypatch, seconds, dtype):
+def test_the_faster_dtype_is_used_and_measured_once(
+    monkeypatch, tmp_path, seconds, dtype
+):
     measured = []
 
-    def multiply_seconds(x, weight):
-        measured.append(x.dtype)
-        return seconds[x.dtype]
+    def time_in_turn(ways):
+        measured.append(list(ways))
+        return {str(dtype): taken for dtype, taken in seconds.items()}
 
-    monkeypatch.setattr("support.device.precision.multiply_seconds", multiply_seconds)
+    monkeypatch.delenv("LLMS_PLAIN")
+    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
+    monkeypatch.setattr(choice, "time_in_turn", time_in_turn)
     faster_half_dtype.cache_clear()
     try:
         for _ in range(2):
             assert faster_half_dtype() == dtype
-        assert len(measured) == 10 and set(measured) == {*seconds}
+        assert measured == [["torch.float16", "torch.bfloat16"]]
         build, cfg = ARCHITECTURES["GPT"]
         copy = half_precision_copy(build(cfg))
         assert copy.tok_emb.weight.dtype == dtype

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from support.device import precision
+from support.device import choice, precision
 from support.device.precision import float32_precision, gains_by_bfloat16, has_bfloat16
 from tests.low_precision import low_precision, to_bfloat16
 
@@ -11,8 +11,10 @@ F32, BF16 = torch.float32, torch.bfloat16
 
 
 @pytest.fixture(autouse=True)
-def tried_anew(usual_precision):
+def tried_anew(usual_precision, monkeypatch, tmp_path):
     """What other tests have found out is forgotten, and so is what these do."""
+    monkeypatch.delenv("LLMS_PLAIN")
+    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
     for trial in (float32_precision, gains_by_bfloat16):
         trial.cache_clear()
     yield
@@ -27,17 +29,30 @@ def to_tf32(factor):
 
 
 @pytest.mark.parametrize("rounding", [to_bfloat16, to_tf32, lambda x: x * torch.nan])
-def test_a_way_that_is_not_exact_is_left_alone(rounding):
+def test_a_way_that_is_not_exact_is_left_alone(monkeypatch, rounding):
+    plant_seconds(monkeypatch, medium=0.1)
     with low_precision(rounding):
         assert float32_precision("cpu") == "highest"
 
 
-def test_an_exact_way_is_taken():
+def plant_seconds(monkeypatch, **seconds):
+    """Let each way take so many seconds, by name; the others take one."""
+
+    def time_in_turn(ways):
+        return {name: seconds.get(name.removeprefix("torch."), 1) for name in ways}
+
+    monkeypatch.setattr(choice, "time_in_turn", time_in_turn)
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.5, "medium"), (2, "highest")])
+def test_an_exact_way_is_taken_if_it_is_faster(monkeypatch, seconds, taken):
+    plant_seconds(monkeypatch, medium=seconds)
     with low_precision(torch.clone):
-        assert float32_precision("cpu") == "medium"
+        assert float32_precision("cpu") == taken
 
 
-def test_autocast_around_it_does_not_hide_the_error():
+def test_autocast_around_it_does_not_hide_the_error(monkeypatch):
+    plant_seconds(monkeypatch, medium=0.1)
     with low_precision(), torch.autocast("cpu", BF16):
         assert float32_precision("cpu") == "highest"
 
@@ -46,7 +61,6 @@ def test_autocast_around_it_does_not_hide_the_error():
 def test_a_trial_leaves_no_trace(trial, device, monkeypatch):
     monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     torch.set_float32_matmul_precision("high")
-    before = torch.get_num_threads()
     torch.manual_seed(123)
     expected = torch.rand(1), torch.rand(1, device=device)
     torch.manual_seed(123)
@@ -54,7 +68,7 @@ def test_a_trial_leaves_no_trace(trial, device, monkeypatch):
     assert torch.equal(torch.rand(1), expected[0])
     assert torch.equal(torch.rand(1, device=device), expected[1])
     assert torch.get_float32_matmul_precision() == "high"
-    assert torch.get_num_threads() == before and torch.is_grad_enabled()
+    assert torch.is_grad_enabled()
 
 
 def test_a_device_is_tried_once(monkeypatch):
@@ -68,62 +82,34 @@ def test_a_device_is_tried_once(monkeypatch):
     assert len(tried) == num_tried > 0
 
 
-@pytest.fixture
-def plant_seconds(monkeypatch):
-    """A function that says how long a device takes to multiply in each dtype."""
-
-    def plant(has, **seconds):
-        def multiply_seconds(x, weight):
-            assert x.dtype == weight.dtype and x.shape[-1] == weight.shape[-1]
-            return next(seconds[str(x.dtype).removeprefix("torch.")])
-
-        seconds = {name: iter(each) for name, each in seconds.items()}
-        monkeypatch.setattr(precision, "has_bfloat16", lambda device: has)
-        monkeypatch.setattr(precision, "multiply_seconds", multiply_seconds)
-
-    return plant
-
-
-@pytest.mark.parametrize(
-    ("exact", "rounded", "gains"),
-    [
-        ([12] * 5, [10] * 5, True),
-        ([11] * 5, [10] * 5, False),
-        ([10] * 5, [25] * 5, False),
-        ([12, 12, 12, 90, 90], [60, 10, 60, 60, 60], True),  # beside other work
-    ],
-)
-def test_bfloat16_has_to_be_clearly_faster(plant_seconds, exact, rounded, gains):
-    plant_seconds(True, float32=exact, bfloat16=rounded)
+@pytest.mark.parametrize(("seconds", "gains"), [(0.8, True), (0.9, False), (9, False)])
+def test_bfloat16_has_to_be_clearly_faster(monkeypatch, seconds, gains):
+    plant_seconds(monkeypatch, bfloat16=seconds)
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
     assert gains_by_bfloat16("cpu") is gains
-    assert gains_by_bfloat16("cpu") is gains  # and there are no more seconds to be had
 
 
-def test_a_device_that_imitates_bfloat16_is_not_timed(plant_seconds):
-    plant_seconds(False)
+def test_a_device_that_imitates_bfloat16_is_not_timed(monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+    monkeypatch.delattr(choice, "time_in_turn")
     assert not gains_by_bfloat16("cpu")
 
 
-def test_bfloat16_is_timed_beside_exact_float32(plant_seconds, monkeypatch):
-    def multiply_seconds(x, weight):
-        found.append(torch.get_float32_matmul_precision())
-        return 1
+def test_bfloat16_is_timed_beside_exact_float32(monkeypatch):
+    found, linear = [], torch.nn.functional.linear
 
-    found = []
-    plant_seconds(True)
-    monkeypatch.setattr(precision, "multiply_seconds", multiply_seconds)
+    def note(x, weight):
+        found.append((x.dtype, torch.get_float32_matmul_precision()))
+        assert not torch.is_autocast_enabled("cpu")
+        return linear(x, weight)
+
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(precision, "LARGE_SHAPE", ((8, 8), (8, 8)))
+    monkeypatch.setattr(torch.nn.functional, "linear", note)
     torch.set_float32_matmul_precision("medium")
-    with low_precision():
+    with low_precision(), torch.autocast("cpu", BF16):
         gains_by_bfloat16("cpu")
-    assert set(found) == {"highest"}
-
-
-@pytest.mark.parametrize("dtype", [F32, BF16])
-def test_real_seconds_are_positive(device, dtype):
-    x, weight = (
-        torch.ones(shape, dtype=dtype, device=device) for shape in ((8, 4),) * 2
-    )
-    assert precision.multiply_seconds(x, weight) > 0
+    assert set(found) == {(F32, "highest"), (BF16, "highest")}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.openai_weights import MODEL_CONFIGS
 from support.commands import BROKEN_PIPE, INTERRUPTED
-from support.download import gpt2_files
+from support.download import checked_files, gpt2_files
 from support.download.fetch import FetchError, downloads_folder
 from support.download.files import sha256_of
 from support.paths import ROOT
@@ -840,6 +840,26 @@ def test_a_converted_file_of_others_is_a_sentence(published, folder, metadata):
     with pytest.raises((FetchError, ValueError)) as caught:
         load_pretrained(SMALL, source="converted")
     assert "converted.safetensors" in str(caught.value) or "logits" in str(caught.value)
+
+
+@pytest.mark.parametrize("title", ["huggingface", "openai"])
+def test_a_file_is_proved_once_and_by_verify_each_time(
+    published, folder, monkeypatch, title
+):
+    proved, usual = [], sources.check_parity
+    monkeypatch.setattr(
+        sources, "check_parity", lambda *a: proved.append(1) or usual(*a)
+    )
+    monkeypatch.setattr(checked_files, "LEAST_AGE", 0)
+    put(published, folder, title)
+    logits = [load_pretrained(SMALL).model(torch.tensor([[5, 7]])) for _ in range(2)]
+    assert len(proved) == 1 and torch.equal(*logits)
+    assert run(monkeypatch, "verify", SMALL) == 0
+    assert len(proved) == 2
+    path = folder / NAMES[title][-1]
+    os.utime(path, ns=(1, 1))  # as if it were another file
+    load_pretrained(SMALL)
+    assert len(proved) == 3
 
 
 def test_list_says_what_is_here(published, folder, monkeypatch, capsys):
