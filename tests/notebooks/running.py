@@ -384,12 +384,32 @@ def tidy(pieces):
     return joined(output for output in kept if output.get("text") != "")
 
 
+def alt_text(source):
+    """What a cell's picture shows: the comment `# alt: ...` at its end; "" without one.
+
+    It may go on over several lines, each of them a comment.
+    """
+    comment = source.rpartition("\n# alt: ")[2] if "\n# alt: " in source else ""
+    return " ".join(line.removeprefix("# ") for line in comment.splitlines())
+
+
+def clean_metadata(cell):
+    """The metadata that a cell keeps: its tags, and the alt text of its picture.
+
+    nbconvert reads the text at "alt", and MyST-NB at "mystnb".
+    """
+    tags, alt = cell.metadata.get("tags"), alt_text(cell.source)
+    metadata = {"tags": tags} if tags else {}
+    if cell.cell_type == "code" and alt:
+        metadata |= {"alt": alt, "mystnb": {"image": {"alt": alt}}}
+    return metadata
+
+
 def clean(notebook):
     """Leave what a reader wants: no version noise, no spent progress bars."""
     notebook.metadata = METADATA
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = {"tags": tags} if tags else {}
+        cell.metadata = clean_metadata(cell)
     for cell in code_cells(notebook):
         cell.outputs = tidy(cell.outputs)
     return notebook
