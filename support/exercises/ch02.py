@@ -38,7 +38,11 @@ HOURS = torch.arange(6.0)
 DEPTHS = torch.tensor([1.1, 1.7, 2.6, 3.3, 3.8, 4.8])
 
 
-@exercise("2.0.a", "write, 4 minutes, •", "x.mean(dim=-1, keepdim=True) is a column.")
+@exercise(
+    "2.0.a",
+    "write, 4 minutes, •",
+    "The means of the rows must be a column, so that they fit the matrix.",
+)
 def rows_centered(answer):
     """A function that subtracts from each row of a matrix its mean."""
     for shape in ((2, 3), (4, 4), (1, 5), (3, 1)):
@@ -189,7 +193,7 @@ def two_shapes(answer):
 @exercise(
     "2.0.2",
     "predict, 6 minutes, ••",
-    "The steps get longer and longer. Does the loss only fall?",
+    "Each step repeats all earlier ones. What if the line is at the bottom already?",
 )
 def gradients_that_add_up(answer):
     """A function that trains a line and never sets gradients to zero."""

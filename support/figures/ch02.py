@@ -54,30 +54,22 @@ def matrix_multiplication():
 
 
 def backpropagation():
-    """The forward pass of one neuron and its error, and the slopes on the way back."""
+    """The forward pass of one weight and its error, and the gradients going back."""
     drawing = Schematic(270)
     names = "w", "· x", "- y", "squared"
     lefts = 30, 188, 346, 504
     for name, left in zip(names, lefts):
         drawing.box(name, left, 105, 90, 44, fill=BLUE if name == "w" else PALE)
-    for left, value in zip(lefts, ("2", "6", "2", "4")):
-        drawing.arrow(left + 90, 120, left + 160, 120, label=value)
-    drawing.text("loss", 700, 129, bold=True)
-    local = ("3", "1", "2 · 2 = 4")
-    for left, slope in zip(lefts[1:], local):
+    for left, value in zip(lefts, ("2", "6", "5", "25")):
+        drawing.arrow(left + 90, 120, left + 156, 120, label=value)
+    drawing.text("loss", 692, 129, bold=True)
+    for left, slope in zip(lefts[1:], ("3", "1", "2 · 5 = 10")):
         drawing.text(f"slope {slope}", left + 45, 172, colour=GREY)
-    for left, gradient in zip(reversed(lefts), ("1", "4", "4", "12")):
-        drawing.arrow(left + 160, 138, left + 90, 138, RED, label=gradient, above=False)
-    drawing.text(
-        "forward pass: each step computes its value (x = 3, y = 4)", 40, 50, "start"
-    )
-    drawing.text(
-        "backward pass: the slopes of all steps are multiplied, 4 · 1 · 3 = 12",
-        40,
-        225,
-        "start",
-        colour=RED,
-    )
+    for left, gradient in zip(reversed(lefts), ("1", "10", "10", "30")):
+        drawing.arrow(left + 156, 138, left + 92, 138, RED, label=gradient, above=False)
+    drawing.text("forward pass: x = 3 and y = 1", 30, 50, "start")
+    backward = "backward pass: the slopes are multiplied, 10 · 1 · 3 = 30"
+    drawing.text(backward, 30, 225, "start", colour=RED)
     return drawing
 
 
@@ -87,13 +79,20 @@ def training_loop():
     drawing.box("take a batch", 70, 40, 160, 50, fill=SKY)
     drawing.box("forward pass:\nprediction and loss", 450, 30, 200, 70)
     drawing.box(
-        "backward pass:\na gradient for\neach weight", 450, 170, 200, 90, fill=RED
+        "backward pass:\na gradient for\neach parameter", 450, 170, 200, 90, fill=RED
     )
-    drawing.box("step: weight - learning\nrate · gradient", 50, 180, 200, 70, fill=BLUE)
+    drawing.box(
+        "step: subtract learning\nrate · gradient from\neach parameter, then\nclear the gradients",
+        40,
+        165,
+        220,
+        100,
+        fill=BLUE,
+    )
     drawing.arrow(232, 65, 446, 65, label="inputs and targets")
     drawing.arrow(550, 102, 550, 166)
-    drawing.arrow(446, 215, 254, 215, label="gradients")
-    drawing.arrow(150, 178, 150, 94)
+    drawing.arrow(446, 215, 264, 215, label="gradients")
+    drawing.arrow(150, 163, 150, 94)
     drawing.text("again, with\nthe next batch", 165, 122, "start")
     return drawing
 
