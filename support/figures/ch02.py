@@ -81,8 +81,9 @@ def training_loop():
     drawing.box(
         "backward pass:\na gradient for\neach parameter", 450, 170, 200, 90, fill=RED
     )
+    step = "step: subtract learning\nrate · gradient from\neach parameter, then\n"
     drawing.box(
-        "step: subtract learning\nrate · gradient from\neach parameter, then\nclear the gradients",
+        f"{step}clear the gradients",
         40,
         165,
         220,
