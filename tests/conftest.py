@@ -193,7 +193,7 @@ def run_notebook(course, monkeypatch, tmp_path, request):
         if not downloads and "load_pretrained(" in path.read_text(encoding="utf-8"):
             local = request.getfixturevalue("local_model")
             shutil.copytree(local, course / "models", copy_function=os.link)
-        return execute(course / label(path), parameters).notebook
+        return execute(course / label(path), parameters, with_answers=True).notebook
 
     yield run
     shutil.rmtree(course / "models", ignore_errors=True)

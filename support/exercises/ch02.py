@@ -20,6 +20,7 @@ from ch02.tokenizer import (
 )
 from support.exercises.checking import (
     NotYet,
+    Refusing,
     as_number,
     as_tensor,
     as_whole_number,
@@ -32,8 +33,217 @@ from support.exercises.checking import (
     require_kind,
 )
 
+# the measurements of 2.0
+HOURS = torch.arange(6.0)
+DEPTHS = torch.tensor([1.1, 1.7, 2.6, 3.3, 3.8, 4.8])
 
-@exercise("2.1.1", "Row i of the matrix says which row of the table to read.")
+
+@exercise(
+    "2.0.a",
+    "write, 4 minutes, •",
+    "The means of the rows must be a column, so that they fit the matrix.",
+)
+def rows_centered(answer):
+    """A function that subtracts from each row of a matrix its mean."""
+    for shape in ((2, 3), (4, 4), (1, 5), (3, 1)):
+        x = torch.randn(shape)
+        found = as_tensor(answer(x.clone()), shape)
+        columns = x - x.mean(dim=0)
+        if shape[0] > 1 and is_near(found, columns):
+            raise NotYet("it subtracts the means of the columns, which are dim 0")
+        require(
+            not is_near(found, x - x.mean()) or shape[0] == 1,
+            "it subtracts the mean of the whole matrix from each number",
+        )
+        right = x - x.mean(dim=-1, keepdim=True)
+        require(
+            is_near(found, right), f"a row {x[0].tolist()} became {found[0].tolist()}"
+        )
+
+
+@exercise(
+    "2.0.b", "write, 6 minutes, ••", "product[i, j] needs row a[i] and column b[:, j]."
+)
+def matrix_product(answer):
+    """A function that multiplies two matrices without PyTorch's products."""
+    require_function(answer)
+    for n, m, k in ((2, 3, 2), (1, 4, 3), (3, 2, 5), (2, 1, 1)):
+        a, b = torch.randn(n, m), torch.randn(m, k)
+        with Refusing("matmul", "__matmul__", "mm", "einsum", "dot", "linear", "mv"):
+            found = answer(a.clone(), b.clone())
+        require(
+            is_near(as_tensor(found, (n, k)), a @ b),
+            f"({n}, {m}) @ ({m}, {k}) gives {as_tensor(found).tolist()}, not "
+            f"{(a @ b).tolist()}",
+        )
+
+
+@exercise("2.0.c", "write, 5 minutes, ••", "The two points are 2 * step apart.")
+def measured_slope(answer):
+    """A function that measures the slope of a function at a point."""
+    require_function(answer)
+    for f, x, right in (
+        (lambda x: 3 * x + 1, 2.0, 3.0),
+        (lambda x: x * x, 3.0, 6.0),
+        (lambda x: x * x, -1.0, -2.0),
+        (lambda x: x**3, 1.0, 3.0),
+    ):
+        found = as_number(answer(f, x))
+        require(
+            abs(found - 2 * right) > 0.01,
+            "it is twice as large as it should be: how far apart are the two points?",
+        )
+        require(
+            abs(found + right) > 0.01, "it has the wrong sign: is it right minus left?"
+        )
+        require(
+            abs(found - right) < 0.01, f"at x = {x} it is {found:.3f}, not {right:.3f}"
+        )
+
+
+@exercise(
+    "2.0.d",
+    "write, 4 minutes, ••",
+    "The slope of u ** 2 is 2 * u, and here u is w * x - y.",
+)
+def gradient_of_square(answer):
+    """A function for the gradient of (w * x - y) ** 2 with respect to w."""
+    require_function(answer)
+    for w, x, y in (
+        (2.0, 3.0, 4.0),
+        (0.5, -1.0, 2.0),
+        (1.0, 0.0, 5.0),
+        (-2.0, 4.0, 1.0),
+    ):
+        found, right = as_number(answer(w, x, y)), 2 * (w * x - y) * x
+        without_x = x not in (0, 1) and is_near(found, 2 * (w * x - y))
+        require(not without_x, "the slope of the first step, times x, is missing")
+        require(
+            is_near(found, right),
+            f"for w = {w}, x = {x}, y = {y} it is {found:g}, not {right:g}",
+        )
+
+
+@exercise(
+    "2.0.e",
+    "write, 8 minutes, ••",
+    "loss.backward() first; then the with block; then .grad = None.",
+)
+def gradient_step(answer):
+    """A function that takes one step of gradient descent on the section's line."""
+    require_function(answer)
+    w, b = (torch.tensor(0.0, requires_grad=True) for _ in range(2))
+    u, v = 0.0, 0.0  # what w and b should be
+    for step in range(3):
+        errors = u * HOURS + v - DEPTHS
+        loss = as_number(answer(w, b, 0.05))
+        require(
+            is_near(loss, errors.square().mean(), 1e-4),
+            f"step {step} returns {loss:.4f}, not the loss before it, "
+            f"{errors.square().mean():.4f}",
+        )
+        u -= 0.05 * (2 * errors * HOURS).mean().item()
+        v -= 0.05 * (2 * errors).mean().item()
+        both = torch.stack([w.detach(), b.detach()])
+        if step and not is_near(both, [u, v], 1e-4):
+            raise NotYet(
+                "the second step is wrong: were the gradients set back to None?"
+            )
+        require(
+            is_near(both, [u, v], 1e-4),
+            f"w and b should be {u:.3f} and {v:.3f}, and are {w.item():.3f} and "
+            f"{b.item():.3f}",
+        )
+
+
+@exercise(
+    "2.0.f",
+    "write, 4 minutes, •",
+    "self.linear = nn.Linear(1, 1) in __init__, self.linear(x) in forward.",
+)
+def line_module(answer):
+    """A module that is a line: one linear layer from one number to one."""
+    require(isinstance(answer, type), "it should be the class itself")
+    model = answer()
+    require_kind(model, "Module")
+    numel = sum(p.numel() for p in model.parameters())
+    require(numel == 2, f"it has {numel} parameters; a line has a weight and a bias")
+    x = torch.randn(5, 1)
+    found = as_tensor(model(x), (5, 1))
+    weight, bias = (p.detach().flatten() for p in model.parameters())
+    right = [is_near(found, a * x + b) for a, b in ((weight, bias), (bias, weight))]
+    require(any(right), "forward should return weight * x + bias")
+
+
+@exercise(
+    "2.0.1",
+    "number, 3 minutes, •",
+    "A mean removes its dimension; @ replaces the last one.",
+)
+def two_shapes(answer):
+    """The shapes of a mean over the last dimension and of a product."""
+    require_kind(answer, "list", "tuple")
+    require(len(answer) == 2, f"it should hold two shapes, not {len(answer)}")
+    for name, found, right in zip(
+        ("mean", "product"), answer, ((8, 1024), (8, 1024, 50257))
+    ):
+        require(tuple(found) == right, f"the shape of the {name} is not {tuple(found)}")
+
+
+@exercise(
+    "2.0.2",
+    "predict, 6 minutes, ••",
+    "Each step repeats all earlier ones. What if the line is at the bottom already?",
+)
+def gradients_that_add_up(answer):
+    """A function that trains a line and never sets gradients to zero."""
+    require_function(answer)
+    found = as_tensor(answer(30), (30,))
+    torch.manual_seed(123)
+    linear = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(linear.parameters(), lr=0.05)
+    losses = []
+    for _ in range(30):
+        loss = (linear(HOURS[:, None]) - DEPTHS[:, None]).square().mean()
+        losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+    require(
+        is_near(found[0], losses[0], 1e-3),
+        "the first loss is that of a line with seed 123, before any step",
+    )
+    require(
+        is_near(found[1], losses[1], 1e-3), "the loss after the first step is not right"
+    )
+    require(
+        is_near(found, losses, 1e-2),
+        "from the second step on the gradients should add up",
+    )
+
+
+@exercise(
+    "2.0.3",
+    "break, 10 minutes, •••",
+    "Make the inputs about as large as 1 before you train, and before you predict.",
+)
+def learning_in_minutes(answer):
+    """A function that learns a line from minutes to depths."""
+    require_function(answer)
+    minutes, depths = 60 * HOURS[:, None], DEPTHS[:, None]
+    predict = answer(minutes.clone(), depths.clone())
+    require(callable(predict), "it should return a function from minutes to depths")
+    found = as_tensor(predict(minutes.clone()), (6, 1))
+    loss = (found - depths).square().mean().item()
+    require(loss < 0.02, f"its predictions have a loss of {loss:.3g}")
+    between = as_tensor(predict(torch.tensor([[150.0]])), (1, 1)).item()
+    require(2.5 < between < 3.2, f"after 150 minutes it predicts {between:.2f} m")
+
+
+@exercise(
+    "2.1.1",
+    "write, 3 minutes, •",
+    "Row i of the matrix says which row of the table to read.",
+)
 def one_hot_rows(answer):
     """A matrix that reads rows 3, 0 and 3 of a table of five rows."""
     matrix = as_tensor(answer, (3, 5))
@@ -43,7 +253,11 @@ def one_hot_rows(answer):
         require(is_near(found, wanted), reason)
 
 
-@exercise("2.1.2", "Give both words the same word before and the same word after.")
+@exercise(
+    "2.1.2",
+    "write, 5 minutes, ••",
+    "Give both words the same word before and the same word after.",
+)
 def equal_company(answer):
     """A text in which ebb and flood have the same neighbours, and boat others."""
     require_kind(answer, "str")
@@ -67,7 +281,11 @@ def company(word, pairs):
     return Counter(before + after)
 
 
-@exercise("2.1.3", "Scale to length 1; then add up each row's products with the rest.")
+@exercise(
+    "2.1.3",
+    "write, 8 minutes, ••",
+    "Scale to length 1; then add up each row's products with the rest.",
+)
 def odd_one_out(answer):
     """A function that finds the row whose direction is least like the others'."""
     require_function(answer)
@@ -78,7 +296,11 @@ def odd_one_out(answer):
         require(found == odd, f"it says row {found}, not row {odd}, of {rows.tolist()}")
 
 
-@exercise("2.2.1", "Count each quotation mark, comma and apostrophe; -- is one token.")
+@exercise(
+    "2.2.1",
+    "predict, 3 minutes, •",
+    "Count each quotation mark, comma and apostrophe; -- is one token.",
+)
 def number_of_tokens(answer):
     """How many tokens split_words finds in the exercise's sentence."""
     tokens = split_words('"There\'s the sea--look!" said Amos, and listened.')
@@ -87,7 +309,11 @@ def number_of_tokens(answer):
     require(found == len(tokens), f"{found} is too {size}")
 
 
-@exercise("2.2.2", "The first alternative that fits wins: should - or -- come first?")
+@exercise(
+    "2.2.2",
+    "write, 6 minutes, ••",
+    "The first alternative that fits wins: should - or -- come first?",
+)
 def hyphens_apart(answer):
     """A split_words that cuts at hyphens too and leaves -- whole."""
     require_function(answer)
@@ -97,7 +323,11 @@ def hyphens_apart(answer):
         compare_tokens(answer(text), [p for p in pieces if p.strip()], text)
 
 
-@exercise("2.2.3", "split_words strips pieces and drops empty ones: which may you do?")
+@exercise(
+    "2.2.3",
+    "write, 8 minutes, ••",
+    "split_words strips pieces and drops empty ones: which may you do?",
+)
 def nothing_lost(answer):
     """A function whose tokens are those of split_words, and the white space."""
     require_function(answer)
@@ -128,7 +358,9 @@ def story_vocab():
     return {token: token_id for token_id, token in enumerate(tokens)}
 
 
-@exercise("2.3.1", "Each word once, from a to z, numbered from 0.")
+@exercise(
+    "2.3.1", "write, 3 minutes, •", "Each word once, from a to z, numbered from 0."
+)
 def small_vocabulary(answer):
     """The vocabulary of "to err or not to err"."""
     require_kind(answer, "dict")
@@ -141,7 +373,11 @@ def small_vocabulary(answer):
         require(found == token_id, f"{word!r} has the id {found!r}, not {token_id}")
 
 
-@exercise("2.3.2", "decode puts one space before a token, and none before punctuation.")
+@exercise(
+    "2.3.2",
+    "write, 5 minutes, ••",
+    "decode puts one space before a token, and none before punctuation.",
+)
 def survivor(answer):
     """A text with a comma and a quotation mark that encode and decode give back."""
     require_kind(answer, "str")
@@ -157,7 +393,11 @@ def survivor(answer):
     require(back == answer, f"{answer!r} comes back as {back!r}")
 
 
-@exercise("2.3.3", "sorted takes a key; a key may be a pair: (-count, token).")
+@exercise(
+    "2.3.3",
+    "write, 8 minutes, ••",
+    "sorted takes a key; a key may be a pair: (-count, token).",
+)
 def by_frequency(answer):
     """A function that numbers tokens by frequency, then by alphabet."""
     require_function(answer)
@@ -175,7 +415,11 @@ def by_frequency(answer):
         require(len(found) == len(wanted), "it has tokens that are not in the story")
 
 
-@exercise("2.4.1", "A name that the story does not have is unknown; so is email.")
+@exercise(
+    "2.4.1",
+    "write, 3 minutes, •",
+    "A name that the story does not have is unknown; so is email.",
+)
 def two_unknown(answer):
     """A sentence of five tokens or more, two of them unknown to the story."""
     require_kind(answer, "str")
@@ -187,7 +431,9 @@ def two_unknown(answer):
     require(len(unknown) == 2, f"the unknown tokens are {unknown}, not two")
 
 
-@exercise("2.4.2", "Walk through the ids; at end_id begin a new list.")
+@exercise(
+    "2.4.2", "write, 6 minutes, ••", "Walk through the ids; at end_id begin a new list."
+)
 def apart_again(answer):
     """A function that cuts token ids into documents at end_id."""
     require_function(answer)
@@ -204,7 +450,11 @@ def apart_again(answer):
         require(found == wanted, reason)
 
 
-@exercise("2.4.3", "Lower-case the story, then cut it into tokens and tenths as above.")
+@exercise(
+    "2.4.3",
+    "write, 8 minutes, ••",
+    "Lower-case the story, then cut it into tokens and tenths as above.",
+)
 def unknown_in_lower_case(answer):
     """The share of unknown tokens in the last tenth of the story in lower case."""
     tokens = split_words(load_text().lower())
@@ -217,7 +467,11 @@ def unknown_in_lower_case(answer):
     require(abs(answer - share) < 0.0005, f"{answer:.4f} is too {size}")
 
 
-@exercise("2.5.1", "encode gives the ids; decode takes a list, even of one id.")
+@exercise(
+    "2.5.1",
+    "write, 4 minutes, •",
+    "encode gives the ids; decode takes a list, even of one id.",
+)
 def pieces_of_unknown_words(answer):
     """The strings of GPT-2's tokens for the book's made-up words."""
     is_list = not isinstance(answer, str)
@@ -236,7 +490,11 @@ def pieces_of_unknown_words(answer):
     )
 
 
-@exercise("2.5.2", "ti must be more frequent than de; and a space is a neighbour too.")
+@exercise(
+    "2.5.2",
+    "write, 8 minutes, ••",
+    "ti must be more frequent than de; and a space is a neighbour too.",
+)
 def text_that_teaches_tide(answer):
     """A text whose first three merges make ti, de and tide."""
     require_kind(answer, "str")
@@ -248,7 +506,11 @@ def text_that_teaches_tide(answer):
     )
 
 
-@exercise("2.6.1", "The last window needs a next token, too. Where may it start?")
+@exercise(
+    "2.6.1",
+    "predict, 4 minutes, •",
+    "The last window needs a next token, too. Where may it start?",
+)
 def number_of_windows(answer):
     """How many windows of 256 at stride 128 a text of 1,024 tokens gives."""
     found = as_whole_number(answer)
@@ -263,7 +525,11 @@ def number_of_windows(answer):
     require(found == 6, f"it gives {'more' if found < 6 else 'fewer'} than {found}")
 
 
-@exercise("2.6.2", "Four of the arguments must differ from their defaults.")
+@exercise(
+    "2.6.2",
+    "write, 4 minutes, •",
+    "Four of the arguments must differ from their defaults.",
+)
 def loader_for_testing(answer):
     """A loader of the story's windows of 64, side by side, four at a time, in order."""
     require_kind(answer, "DataLoader")
@@ -286,7 +552,11 @@ def loader_for_testing(answer):
     require(is_next, "its targets are not the tokens that follow its inputs")
 
 
-@exercise("2.6.3", "The inputs end one token too early; the last target has it.")
+@exercise(
+    "2.6.3",
+    "write, 8 minutes, ••",
+    "The inputs end one token too early; the last target has it.",
+)
 def tokens_of_windows(answer):
     """A function from a dataset of windows side by side to the tokens they cover."""
     require_function(answer)
@@ -303,7 +573,11 @@ def tokens_of_windows(answer):
         require(found == expected.tolist(), "some tokens are not the text's")
 
 
-@exercise("2.7.1", "Count the weights first: one row a token. A weight is a float32.")
+@exercise(
+    "2.7.1",
+    "number, 3 minutes, •",
+    "Count the weights first: one row a token. A weight is a float32.",
+)
 def bytes_of_the_largest_table(answer):
     """The bytes of a float32 table of 50,257 x 1,600."""
     found, num_weights = as_number(answer), 50257 * 1600
@@ -313,7 +587,11 @@ def bytes_of_the_largest_table(answer):
     require(is_count(found, 4 * num_weights), reason)
 
 
-@exercise("2.7.2", "What must the table's row 0 be? `from_pretrained` takes a table.")
+@exercise(
+    "2.7.2",
+    "write, 5 minutes, ••",
+    "What must the table's row 0 be? `from_pretrained` takes a table.",
+)
 def one_hot_embedding(answer):
     """An nn.Embedding whose rows are the one-hot vectors of six ids."""
     require_kind(answer, "Embedding")
@@ -325,7 +603,11 @@ def one_hot_embedding(answer):
     require(not wrong, f"the vectors of ids {wrong} are not one-hot")
 
 
-@exercise("2.7.3", "nn.Linear keeps its matrix as (outputs, inputs), turned over.")
+@exercise(
+    "2.7.3",
+    "write, 8 minutes, ••",
+    "nn.Linear keeps its matrix as (outputs, inputs), turned over.",
+)
 def linear_instead_of_embedding(answer):
     """An nn.Linear that gives the toy table's rows for one-hot vectors."""
     require_kind(answer, "Linear")
@@ -338,7 +620,11 @@ def linear_instead_of_embedding(answer):
     require(not wrong, f"the rows of tokens {wrong} differ from the table's")
 
 
-@exercise("2.8.1", "A table for 50,257 tokens, and another for 1,024 positions.")
+@exercise(
+    "2.8.1",
+    "number, 3 minutes, •",
+    "A table for 50,257 tokens, and another for 1,024 positions.",
+)
 def weights_of_both_tables(answer):
     """The weights of GPT-2 small's token and position tables together."""
     found, tokens, positions = as_number(answer), 50257 * 768, 1024 * 768
@@ -350,7 +636,11 @@ def weights_of_both_tables(answer):
     require(is_count(found, tokens + positions), reason)
 
 
-@exercise("2.8.2", "As many positions as there are tokens: token_ids.shape[-1].")
+@exercise(
+    "2.8.2",
+    "write, 6 minutes, ••",
+    "As many positions as there are tokens: token_ids.shape[-1].",
+)
 def positions_for_any_length(answer):
     """A function (token_ids, token_layer, pos_layer) -> token plus position vectors."""
     require_function(answer)
@@ -374,7 +664,11 @@ def positions_for_any_length(answer):
         )
 
 
-@exercise("2.8.3", "Write the mean as a sum of token rows and a sum of position rows.")
+@exercise(
+    "2.8.3",
+    "predict, 5 minutes, ••",
+    "Write the mean as a sum of token rows and a sum of position rows.",
+)
 def change_of_the_mean(answer):
     """How far the mean of the input embeddings moves when two words change places."""
     require(
@@ -386,7 +680,11 @@ def change_of_the_mean(answer):
 SLOWEST_STEP = 1e-3  # the angle of the slowest of four hands, 10000 ** (-6 / 8)
 
 
-@exercise("2.8.4", "Each pair of columns turns by its angle; or torch.linalg.lstsq.")
+@exercise(
+    "2.8.4",
+    "write, 10 minutes, •••",
+    "Each pair of columns turns by its angle; or torch.linalg.lstsq.",
+)
 def one_position_further(answer):
     """A matrix that takes every sinusoid vector of 8 numbers to the next position's."""
     matrix = as_tensor(answer, (8, 8)).double()

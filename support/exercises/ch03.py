@@ -50,7 +50,11 @@ def distance(found, expected):
     return (found - expected).abs().max().item()
 
 
-@exercise("3.2.1", "Subtract the largest score of each row, with keepdim=True, first.")
+@exercise(
+    "3.2.1",
+    "write, 5 minutes, ••",
+    "Subtract the largest score of each row, with keepdim=True, first.",
+)
 def stable_softmax(answer):
     """A softmax over the last axis that large scores do not break."""
     require_function(answer)
@@ -79,7 +83,11 @@ def stable_softmax(answer):
         require(unchanged, "it changes its argument; make a new tensor instead")
 
 
-@exercise("3.2.2", "The scores of journey and starts differ by 0.02. Stretch that.")
+@exercise(
+    "3.2.2",
+    "number, 5 minutes, ••",
+    "The scores of journey and starts differ by 0.02. Stretch that.",
+)
 def sharpening_factor(answer):
     """A factor on the scores of journey that gives it 0.9 of its own weight."""
     scores = as_number(answer) * (INPUTS @ INPUTS[1])
@@ -87,7 +95,11 @@ def sharpening_factor(answer):
     require(weight >= 0.9, f"with this factor journey keeps {weight:.3f}, not 0.9")
 
 
-@exercise("3.2.3", "Does the weighted sum notice in which order its parts are added?")
+@exercise(
+    "3.2.3",
+    "predict, 5 minutes, ••",
+    "Does the weighted sum notice in which order its parts are added?",
+)
 def context_of_journey(answer):
     """The context vector of journey in the reversed sentence."""
     found = as_tensor(answer).flatten()
@@ -99,7 +111,11 @@ def context_of_journey(answer):
     require(off < 1e-3, f"one of the three numbers is off by {off:.2g}")
 
 
-@exercise("3.4.1", "Each nn.Linear holds a matrix and, with bias, one number a column.")
+@exercise(
+    "3.4.1",
+    "number, 3 minutes, •",
+    "Each nn.Linear holds a matrix and, with bias, one number a column.",
+)
 def number_of_weights(answer):
     """How many numbers SelfAttention_v2(768, 64, qkv_bias=True) learns."""
     found = as_number(answer)
@@ -110,7 +126,11 @@ def number_of_weights(answer):
     require(is_count(found, matrices + biases), f"{found:,.0f} is too {size}")
 
 
-@exercise("3.4.2", "nn.Linear stores its matrix as (d_out, d_in): copy the transpose.")
+@exercise(
+    "3.4.2",
+    "write, 8 minutes, ••",
+    "nn.Linear stores its matrix as (d_out, d_in): copy the transpose.",
+)
 def linear_twin(answer):
     """A SelfAttention_v2 that computes what SelfAttention_v1 of seed 123 does."""
     require_kind(answer, "SelfAttention_v2")
@@ -122,7 +142,11 @@ def linear_twin(answer):
     require(off < 1e-4, f"the outputs of the two layers differ by up to {off:.2g}")
 
 
-@exercise("3.4.3", "Matrices that change nothing; and undo the division by sqrt(3).")
+@exercise(
+    "3.4.3",
+    "write, 8 minutes, ••",
+    "Matrices that change nothing; and undo the division by sqrt(3).",
+)
 def attention_of_3_2(answer):
     """A layer of 3.4 that computes the attention of 3.2."""
     require_kind(answer, "SelfAttention_v1", "SelfAttention_v2")
@@ -136,7 +160,11 @@ def attention_of_3_2(answer):
     require(off < 1e-4, f"its output differs from that of 3.2 by up to {off:.2g}")
 
 
-@exercise("3.4.4", "Draw such numbers with 2 * torch.randn(...) and measure.")
+@exercise(
+    "3.4.4",
+    "number, 5 minutes, ••",
+    "Draw such numbers with 2 * torch.randn(...) and measure.",
+)
 def divisor_for_spread_two(answer):
     """What brings scores of 64 products of spread 2 * 2 back to spread 1."""
     found = as_number(answer)
@@ -145,7 +173,11 @@ def divisor_for_spread_two(answer):
     require(abs(found - 32) < 1, spread if found > 0 else "it should be positive")
 
 
-@exercise("3.5.1", "Add two triangles: torch.ones(6, 6).triu(1) is one of them.")
+@exercise(
+    "3.5.1",
+    "write, 5 minutes, ••",
+    "Add two triangles: torch.ones(6, 6).triu(1) is one of them.",
+)
 def sliding_window(answer):
     """True where a token may not look: ahead, and more than two words back."""
     found = as_tensor(answer, (6, 6))
@@ -183,7 +215,11 @@ def layers_and_leaks():
             yield layer, True, f"a layer in which only word {word} sees word {later}"
 
 
-@exercise("3.5.2", "Change each word in turn and compare all the outputs before it.")
+@exercise(
+    "3.5.2",
+    "write, 10 minutes, •••",
+    "Change each word in turn and compare all the outputs before it.",
+)
 def leak_test(answer):
     """A function leaks(layer, x) that finds out whether a layer sees the future."""
     require_function(answer)
@@ -197,7 +233,11 @@ def leak_test(answer):
         require(bool(found) == leaks, f"{says} {title}")
 
 
-@exercise("3.5.3", "Row 0 hides 1,023 cells, row 1 hides 1,022, the last row none.")
+@exercise(
+    "3.5.3",
+    "number, 3 minutes, •",
+    "Row 0 hides 1,023 cells, row 1 hides 1,022, the last row none.",
+)
 def hidden_share(answer):
     """The share of the table of 1,024 tokens that the mask hides."""
     found = as_number(answer)
@@ -208,7 +248,9 @@ def hidden_share(answer):
     require(abs(found - exact) < 2e-5, f"it is not {found:.5g} of the table")
 
 
-@exercise("3.5.4", "In this function True means: may be looked at.")
+@exercise(
+    "3.5.4", "write, 3 minutes, •", "In this function True means: may be looked at."
+)
 def mask_for_sdpa(answer):
     """A mask with which scaled_dot_product_attention is causal."""
     mask = as_tensor(answer)
@@ -232,7 +274,11 @@ def mask_for_sdpa(answer):
     require(off < 1e-4, f"the outputs differ from the causal ones by up to {off:.2g}")
 
 
-@exercise("3.6.1", "Each head gives d_out columns, and the heads stand side by side.")
+@exercise(
+    "3.6.1",
+    "write, 3 minutes, •",
+    "Each head gives d_out columns, and the heads stand side by side.",
+)
 def wrapper_of_width_two(answer):
     """A wrapper of two heads that gives two columns for d_in 3."""
     require_kind(answer, "MultiHeadAttentionWrapper")
@@ -243,7 +289,11 @@ def wrapper_of_width_two(answer):
     require(shape == (1, 6, 2), f"its output has shape {shape}, not (1, 6, 2)")
 
 
-@exercise("3.6.2", "Which width must stay the same in every attention layer of GPT-2?")
+@exercise(
+    "3.6.2",
+    "write, 3 minutes, •",
+    "Which width must stay the same in every attention layer of GPT-2?",
+)
 def attention_of_gpt2_small(answer):
     """The attention of one GPT-2 124M block, as the book configures it."""
     require_kind(answer, "MultiHeadAttention")
@@ -269,7 +319,11 @@ def bare_attention(layer):
     return layer
 
 
-@exercise("3.6.3", "Which scores give equal weights, and which W_query gives those?")
+@exercise(
+    "3.6.3",
+    "write, 8 minutes, ••",
+    "Which scores give equal weights, and which W_query gives those?",
+)
 def uniform_attention(answer):
     """A MultiHeadAttention whose heads attend evenly to all earlier tokens."""
     require_kind(answer, "MultiHeadAttention")
@@ -289,7 +343,11 @@ def uniform_attention(answer):
         require(off < 1e-3, f"with values and projection taken away, {reason}")
 
 
-@exercise("3.6.4", "A head owns rows of three matrices, and columns of a fourth.")
+@exercise(
+    "3.6.4",
+    "write, 12 minutes, •••",
+    "A head owns rows of three matrices, and columns of a fourth.",
+)
 def swapped_heads(answer):
     """The layer of seed 123 with its two heads in the other order, output unchanged."""
     require_kind(answer, "MultiHeadAttention")

@@ -31,7 +31,11 @@ from support.exercises.checking import (
 )
 
 
-@exercise("4.1.1", "What must happen to n_heads so that emb_dim / n_heads stays 64?")
+@exercise(
+    "4.1.1",
+    "write, 4 minutes, •",
+    "What must happen to n_heads so that emb_dim / n_heads stays 64?",
+)
 def laptop_config(answer):
     """GPT_CONFIG_124M at half the width, a quarter of the depth and of the context."""
     require(isinstance(answer, dict), "it should be a dict like GPT_CONFIG_124M")
@@ -46,7 +50,11 @@ def laptop_config(answer):
         require(answer[key] == right, f"{key} {answer[key]} is not what is asked for")
 
 
-@exercise("4.1.2", "How many scores does one token get? A float32 takes 4 bytes.")
+@exercise(
+    "4.1.2",
+    "number, 4 minutes, •",
+    "How many scores does one token get? A float32 takes 4 bytes.",
+)
 def bytes_of_logits(answer):
     """The bytes of the float32 logits for 8 x 1,024 tokens."""
     found = as_number(answer)
@@ -59,7 +67,11 @@ def bytes_of_logits(answer):
     require(is_count(found, 4 * scores), reason)
 
 
-@exercise("4.1.3", "torch.cumsum(x, dim=1) adds up what has been seen so far.")
+@exercise(
+    "4.1.3",
+    "write, 10 minutes, •••",
+    "torch.cumsum(x, dim=1) adds up what has been seen so far.",
+)
 def running_mean(answer):
     """A block whose output is the mean of a token and all the tokens before it."""
     require_kind(answer, "Module")
@@ -76,7 +88,11 @@ def running_mean(answer):
             require(same, f"output {end} is not the mean of the tokens 0 to {end}")
 
 
-@exercise("4.2.1", "Mean first, then the mean of the squared distances to it.")
+@exercise(
+    "4.2.1",
+    "number, 4 minutes, •",
+    "Mean first, then the mean of the squared distances to it.",
+)
 def normalized_by_hand(answer):
     """The layer norm of 1, 1, 1, 9 to two decimals."""
     found = as_tensor(answer).flatten().double()
@@ -96,7 +112,11 @@ def normalized_by_hand(answer):
     require(close, "your numbers do not stand to each other as 1, 1, 1, 9 do")
 
 
-@exercise("4.2.2", "What do scale and shift do to a mean of 0 and a deviation of 1?")
+@exercise(
+    "4.2.2",
+    "write, 4 minutes, •",
+    "What do scale and shift do to a mean of 0 and a deviation of 1?",
+)
 def norm_to_two_and_three(answer):
     """A LayerNorm of 8 whose output has mean 2 and standard deviation 3."""
     require_kind(answer, "LayerNorm")
@@ -111,7 +131,11 @@ def norm_to_two_and_three(answer):
     require(off < 1e-2, f"the standard deviation of a token is {found}, not 3")
 
 
-@exercise("4.2.3", "GELU(x) - GELU(-x) is x. Give each input number two hidden ones.")
+@exercise(
+    "4.2.3",
+    "write, 12 minutes, •••",
+    "GELU(x) - GELU(-x) is x. Give each input number two hidden ones.",
+)
 def feed_forward_identity(answer):
     """A FeedForward of emb_dim 8 that returns its input."""
     require_kind(answer, "FeedForward")
@@ -123,7 +147,11 @@ def feed_forward_identity(answer):
     require(off < 1e-4, f"output and input differ by up to {off:.2g}")
 
 
-@exercise("4.4.1", "Without shortcuts the factors are 0.1, with them 1 + 0.1.")
+@exercise(
+    "4.4.1",
+    "number, 4 minutes, •",
+    "Without shortcuts the factors are 0.1, with them 1 + 0.1.",
+)
 def gain_of_shortcuts(answer):
     """(1.1 / 0.1) ** 24."""
     found = as_number(answer)
@@ -139,7 +167,7 @@ def gain_of_shortcuts(answer):
     require(abs(found / 11.0**24 - 1) < 0.01, reason)
 
 
-@exercise("4.4.2", "x + f(x) needs two tensors of one shape.")
+@exercise("4.4.2", "number, 3 minutes, •", "x + f(x) needs two tensors of one shape.")
 def layers_with_shortcut(answer):
     """The layers of [4, 8, 8, 4, 4, 1] whose input and output are equally wide."""
     answer = as_whole_numbers(answer)
@@ -153,7 +181,9 @@ def layers_with_shortcut(answer):
         require((number in found) == (size_in == size_out), says)
 
 
-@exercise("4.4.3", "x + f(x) is x when f(x) is 0, and GELU(0) is 0.")
+@exercise(
+    "4.4.3", "write, 6 minutes, ••", "x + f(x) is x when f(x) is 0, and GELU(0) is 0."
+)
 def starts_as_identity(answer):
     """A network with shortcuts, three layers or more, that returns its input."""
     require_kind(answer, "ExampleDeepNeuralNetwork")
@@ -178,7 +208,11 @@ def in_eval_mode(module, function, *inputs):
         module.train(was_training)
 
 
-@exercise("4.5.1", "Attention has four square matrices and one bias. And the rest?")
+@exercise(
+    "4.5.1",
+    "number, 4 minutes, •",
+    "Attention has four square matrices and one bias. And the rest?",
+)
 def parameters_of_a_large_block(answer):
     """The number of parameters in one block of GPT-2 1558M, without qkv bias."""
     answer = as_whole_number(answer)
@@ -194,7 +228,11 @@ def parameters_of_a_large_block(answer):
     )
 
 
-@exercise("4.5.2", "The input already travels along the shortcuts. What must be added?")
+@exercise(
+    "4.5.2",
+    "write, 8 minutes, ••",
+    "The input already travels along the shortcuts. What must be added?",
+)
 def block_that_does_nothing(answer):
     """A TransformerBlock that returns its input."""
     require_kind(answer, "TransformerBlock")
@@ -211,7 +249,11 @@ def block_that_does_nothing(answer):
     require(right, "its output is not its input")
 
 
-@exercise("4.5.3", "The parts keep their names; write a forward with other two lines.")
+@exercise(
+    "4.5.3",
+    "write, 10 minutes, •••",
+    "The parts keep their names; write a forward with other two lines.",
+)
 def post_norm_block(answer):
     """A TransformerBlock that normalizes after each addition."""
     require_kind(answer, "TransformerBlock")
@@ -252,7 +294,11 @@ def tied_parameters(cfg):
     return sum(p.numel() for p in model.parameters())
 
 
-@exercise("4.6.1", "parameters_by_part counts both tables. Which one goes?")
+@exercise(
+    "4.6.1",
+    "number, 4 minutes, •",
+    "parameters_by_part counts both tables. Which one goes?",
+)
 def parameters_of_medium(answer):
     """The number of parameters of GPT-2 medium, tied."""
     answer = as_whole_number(answer)
@@ -268,7 +314,11 @@ def parameters_of_medium(answer):
     require(is_count(answer, right), f"{answer:,} parameters are too {many}")
 
 
-@exercise("4.6.2", "4 billion bytes are 250 million parameters. What does a block add?")
+@exercise(
+    "4.6.2",
+    "number, 8 minutes, ••",
+    "4 billion bytes are 250 million parameters. What does a block add?",
+)
 def layers_that_fit(answer):
     """The most layers of width 1,024 whose training state fits in 4 billion bytes."""
     answer = as_whole_number(answer)
@@ -281,7 +331,11 @@ def layers_that_fit(answer):
         require(fits, f"{n_layers} layers {verb} {size:.2f} billion bytes")
 
 
-@exercise("4.6.3", "nn.Embedding draws with standard deviation 1, GPT-2 with 0.02.")
+@exercise(
+    "4.6.3",
+    "write, 10 minutes, •••",
+    "nn.Embedding draws with standard deviation 1, GPT-2 with 0.02.",
+)
 def tied_model_with_a_calm_start(answer):
     """A tied GPTModel whose starting loss is near ln(vocab_size)."""
     require_kind(answer, "GPTModel")
@@ -301,7 +355,11 @@ def tied_model_with_a_calm_start(answer):
     )
 
 
-@exercise("4.7.1", "The last token is appended and not sent through the model.")
+@exercise(
+    "4.7.1",
+    "number, 3 minutes, •",
+    "The last token is appended and not sent through the model.",
+)
 def tokens_through_the_model(answer):
     """How many tokens ten steps send through the model, from a prompt of four."""
     answer = as_whole_number(answer)
@@ -324,7 +382,11 @@ class Adder(nn.Module):
         return self.scores[(ids.cumsum(dim=1) + 1) % 20]
 
 
-@exercise("4.7.2", "F.one_hot gives a row with a single 1, where you want the maximum.")
+@exercise(
+    "4.7.2",
+    "write, 6 minutes, ••",
+    "F.one_hot gives a row with a single 1, where you want the maximum.",
+)
 def counting_model(answer):
     """A function or module whose highest score is at the id plus one, modulo 20."""
     require_function(answer)
@@ -342,7 +404,11 @@ def counting_model(answer):
         require(found == right, f"from {start} it counts {found[1:]}, not {right[1:]}")
 
 
-@exercise("4.7.3", "Compare idx_next with eos_id before you append it, and break.")
+@exercise(
+    "4.7.3",
+    "write, 10 minutes, •••",
+    "Compare idx_next with eos_id before you append it, and break.",
+)
 def generation_that_ends(answer):
     """generate_text_simple with an early end at eos_id."""
     require_function(answer)

@@ -32,7 +32,11 @@ from support.exercises.checking import (
 )
 
 
-@exercise("5.1.1", "Take the mean of the three losses first, then its exponential.")
+@exercise(
+    "5.1.1",
+    "number, 3 minutes, •",
+    "Take the mean of the three losses first, then its exponential.",
+)
 def perplexity_of_three_tokens(answer):
     """The geometric mean of 2, 4 and 8."""
     found = as_number(answer)
@@ -50,7 +54,11 @@ def perplexity_of_three_tokens(answer):
     require(is_near(found, 4, 0.01), f"the perplexity is not {found:g}")
 
 
-@exercise("5.1.2", "Taking the same number from all logits changes no probability.")
+@exercise(
+    "5.1.2",
+    "write, 8 minutes, ••",
+    "Taking the same number from all logits changes no probability.",
+)
 def cross_entropy_by_hand(answer):
     """A function that equals F.cross_entropy, large logits included."""
     require_function(answer)
@@ -80,7 +88,9 @@ def cross_entropy_by_hand(answer):
 
 
 @exercise(
-    "5.1.3", "How many nats does the whole text cost, and how many bits is a nat?"
+    "5.1.3",
+    "write, 5 minutes, ••",
+    "How many nats does the whole text cost, and how many bits is a nat?",
 )
 def bits_of_a_character(answer):
     """A function that converts nats per token to bits per character."""
@@ -96,7 +106,11 @@ def bits_of_a_character(answer):
     require(is_near(found, 1.0820, 1e-3), f"3 nats gave {found:.4g}, not 1.082")
 
 
-@exercise("5.2.1", "How many whole windows fit, if the last token is only a target?")
+@exercise(
+    "5.2.1",
+    "write, 4 minutes, •",
+    "How many whole windows fit, if the last token is only a target?",
+)
 def steps_of_a_run(answer):
     """A function that counts the optimizer's steps."""
     require_function(answer)
@@ -110,7 +124,11 @@ def steps_of_a_run(answer):
         require(found == expected, f"{sizes} gives {expected} steps, not {found:g}")
 
 
-@exercise("5.2.2", "Remember where the lowest loss stood, and how long ago that was.")
+@exercise(
+    "5.2.2",
+    "write, 8 minutes, ••",
+    "Remember where the lowest loss stood, and how long ago that was.",
+)
 def early_stopping(answer):
     """A function that finds the evaluation at which patience runs out."""
     require_function(answer)
@@ -130,7 +148,11 @@ def early_stopping(answer):
         require(found == expected, f"{reason}: {hint}")
 
 
-@exercise("5.2.3", "A copy of length 5 contains a copy of length 4. Let it grow.")
+@exercise(
+    "5.2.3",
+    "write, 10 minutes, •••",
+    "A copy of length 5 contains a copy of length 4. Let it grow.",
+)
 def longest_common_run(answer):
     """A function that finds the longest part of a sample that is copied."""
     require_function(answer)
@@ -152,7 +174,9 @@ def longest_common_run(answer):
         )
 
 
-@exercise("5.2.4", "Both pieces are the peak at step num_warmup - 1.")
+@exercise(
+    "5.2.4", "write, 6 minutes, ••", "Both pieces are the peak at step num_warmup - 1."
+)
 def root_schedule(answer):
     """A function that gives the learning rates of the first transformers."""
     require_function(answer)
@@ -172,7 +196,11 @@ def root_schedule(answer):
         )
 
 
-@exercise("5.2.5", "Try the numbers from 1 up. The first that divides and fits is it.")
+@exercise(
+    "5.2.5",
+    "write, 8 minutes, ••",
+    "Try the numbers from 1 up. The first that divides and fits is it.",
+)
 def equal_parts(answer):
     """A function that finds into how many parts a batch has to be cut."""
     require_function(answer)
@@ -185,7 +213,7 @@ def equal_parts(answer):
         )
 
 
-@exercise("5.2.6", "Within one pass no window comes twice.")
+@exercise("5.2.6", "write, 8 minutes, ••", "Within one pass no window comes twice.")
 def windows_not_seen(answer):
     """A function that counts the windows that a short run has left out."""
     require_function(answer)
@@ -201,7 +229,11 @@ def windows_not_seen(answer):
         require(found == expected, f"{sizes} gives {expected}, not {found}")
 
 
-@exercise("5.3.1", "It is below 1. Halve the interval that holds it, a few times.")
+@exercise(
+    "5.3.1",
+    "number, 5 minutes, ••",
+    "It is below 1. Halve the interval that holds it, a few times.",
+)
 def temperature_for_nine_tenths(answer):
     """The temperature at which the toy logits give one word 0.9."""
     temperature = as_number(answer)
@@ -211,7 +243,11 @@ def temperature_for_nine_tenths(answer):
     require(0.898 <= share <= 0.902, f"at {temperature:.4g} it gets {share:.3f}")
 
 
-@exercise("5.3.2", "Each row has its own likeliest token: max(dim=-1, keepdim=True).")
+@exercise(
+    "5.3.2",
+    "write, 8 minutes, ••",
+    "Each row has its own likeliest token: max(dim=-1, keepdim=True).",
+)
 def min_p(answer):
     """A function that keeps what is at least min_p times the likeliest."""
     require_function(answer)
@@ -231,7 +267,11 @@ def min_p(answer):
             require(torch.equal(given, probas), "it changes the tensor it was given")
 
 
-@exercise("5.3.3", "zip(row, row[1:]) walks through all pairs of neighbours.")
+@exercise(
+    "5.3.3",
+    "write, 10 minutes, •••",
+    "zip(row, row[1:]) walks through all pairs of neighbours.",
+)
 def no_pair_twice(answer):
     """A function that finds the ids which have followed the last one before."""
     require_function(answer)
@@ -248,7 +288,9 @@ def no_pair_twice(answer):
 
 
 @exercise(
-    "5.3.4", "A key and a value, in each layer, for each token: emb_dim numbers each."
+    "5.3.4",
+    "number, 4 minutes, •",
+    "A key and a value, in each layer, for each token: emb_dim numbers each.",
 )
 def bytes_of_a_cache(answer):
     """The size of the cache of GPT-2 124M for 1,024 tokens in float32."""
@@ -261,7 +303,11 @@ def bytes_of_a_cache(answer):
     require(abs(found - exact) <= 0.005 * exact, f"{found:,.0f} bytes is too {size}")
 
 
-@exercise("5.3.5", "Of torch.ones(8, 8).tril(), which rows belong to the new tokens?")
+@exercise(
+    "5.3.5",
+    "write, 8 minutes, ••",
+    "Of torch.ones(8, 8).tril(), which rows belong to the new tokens?",
+)
 def mask_of_three_new_tokens(answer):
     """The mask of 3 new tokens behind 5 in the cache."""
     mask = as_tensor(answer)
@@ -279,7 +325,11 @@ def mask_of_three_new_tokens(answer):
             require(sees == (place <= 5 + row), f"token {5 + row} {verb} token {place}")
 
 
-@exercise("5.3.6", "The prompt at once, then a token a step, until the window is full.")
+@exercise(
+    "5.3.6",
+    "write, 10 minutes, •••",
+    "The prompt at once, then a token a step, until the window is full.",
+)
 def tokens_that_are_computed(answer):
     """A function that counts the tokens which generate sends through the model."""
     require_function(answer)
@@ -304,7 +354,11 @@ def tokens_that_are_computed(answer):
         )
 
 
-@exercise("5.4.1", "Three numbers for each parameter: its value and two means.")
+@exercise(
+    "5.4.1",
+    "number, 4 minutes, •",
+    "Three numbers for each parameter: its value and two means.",
+)
 def bytes_of_a_checkpoint(answer):
     """Twelve bytes for each parameter."""
     found = as_number(answer)
@@ -320,7 +374,11 @@ def bytes_of_a_checkpoint(answer):
     require(is_count(found, 12 * 124_439_808), reason)
 
 
-@exercise("5.4.2", "Eight bytes, little end first, tell how long the JSON text is.")
+@exercise(
+    "5.4.2",
+    "write, 8 minutes, ••",
+    "Eight bytes, little end first, tell how long the JSON text is.",
+)
 def shapes_in_a_file(answer):
     """A function from a file's bytes to {name: shape}."""
     require_function(answer)
@@ -338,7 +396,11 @@ def shapes_in_a_file(answer):
         require(found == expected, f"{what} it gives {found}")
 
 
-@exercise("5.4.3", "torch.get_rng_state() is a tensor; what sets it again?")
+@exercise(
+    "5.4.3",
+    "write, 12 minutes, •••",
+    "torch.get_rng_state() is a tensor; what sets it again?",
+)
 def going_on_after_a_break(answer):
     """Two functions, to save a run with dropout and to restore it."""
     require(
@@ -399,7 +461,11 @@ def through_a_file(state):
         raise NotYet("torch.load(..., weights_only=True) refuses its file") from None
 
 
-@exercise("5.5.1", "The queries of all heads come first, and a head is 768 / 12 wide.")
+@exercise(
+    "5.5.1",
+    "number, 4 minutes, •",
+    "The queries of all heads come first, and a head is 768 / 12 wide.",
+)
 def columns_of_a_head(answer):
     """The columns of c_attn/w that make the keys of head 7."""
     found = as_whole_numbers(answer)
@@ -414,7 +480,11 @@ def columns_of_a_head(answer):
     require(head == 7, f"{columns} are those of head {head:g}, not of head 7")
 
 
-@exercise("5.5.2", "A block has 12 matrices of emb_dim x emb_dim, in effect.")
+@exercise(
+    "5.5.2",
+    "write, 8 minutes, ••",
+    "A block has 12 matrices of emb_dim x emb_dim, in effect.",
+)
 def gpt2_parameters(answer):
     """A function that counts GPT-2's parameters, tied and with all biases."""
     require_function(answer)
@@ -432,7 +502,11 @@ def gpt2_parameters(answer):
         require(is_count(found, expected), reason)
 
 
-@exercise("5.5.3", "dict(openai_layout(gpt)) has the parameters; join, then transpose.")
+@exercise(
+    "5.5.3",
+    "write, 10 minutes, •••",
+    "dict(openai_layout(gpt)) has the parameters; join, then transpose.",
+)
 def back_to_openai(answer):
     """A function from a GPTModel and a name to OpenAI's array of that name."""
     require_function(answer)
@@ -450,7 +524,11 @@ def back_to_openai(answer):
         require(is_near(found, expected), f"{name} has other values than the file")
 
 
-@exercise("5.6.1", "A turn is 2 * pi; rope_angles at position 1 gives the speeds.")
+@exercise(
+    "5.6.1",
+    "write, 6 minutes, ••",
+    "A turn is 2 * pi; rope_angles at position 1 gives the speeds.",
+)
 def tokens_of_a_turn(answer):
     """A function that gives the wavelength of each rotary pair."""
     require_function(answer)
@@ -471,7 +549,9 @@ def tokens_of_a_turn(answer):
 
 
 @exercise(
-    "5.6.2", "W_key.weight.unflatten(0, (groups, heads of each, head_dim)).mean(1)"
+    "5.6.2",
+    "write, 12 minutes, •••",
+    "W_key.weight.unflatten(0, (groups, heads of each, head_dim)).mean(1)",
 )
 def sharing_heads(answer):
     """A function that averages the keys and values of neighbouring heads."""
@@ -502,7 +582,9 @@ def sharing_heads(answer):
 
 
 @exercise(
-    "5.6.3", "packed & 15 leaves the lower four bits, packed >> 4 the upper four."
+    "5.6.3",
+    "write, 10 minutes, •••",
+    "packed & 15 leaves the lower four bits, packed >> 4 the upper four.",
 )
 def four_bits(answer):
     """A function that unpacks blocks of 32 numbers from 16 bytes each."""
@@ -523,7 +605,11 @@ def four_bits(answer):
         )
 
 
-@exercise("5.7.1", "What stays takes 1 - share; what was changed takes share / factor.")
+@exercise(
+    "5.7.1",
+    "write, 5 minutes, ••",
+    "What stays takes 1 - share; what was changed takes share / factor.",
+)
 def amdahl(answer):
     """A function that gives the speed-up of the whole from that of a part."""
     require_function(answer)
@@ -537,7 +623,11 @@ def amdahl(answer):
         )
 
 
-@exercise("5.7.2", "In units of a step, an evaluation takes 2 * eval_iter / 3.")
+@exercise(
+    "5.7.2",
+    "write, 6 minutes, ••",
+    "In units of a step, an evaluation takes 2 * eval_iter / 3.",
+)
 def share_of_evaluation(answer):
     """A function that gives the share of a run that its evaluations take."""
     require_function(answer)
@@ -552,7 +642,11 @@ def share_of_evaluation(answer):
         )
 
 
-@exercise("5.7.3", "The tokens grow with the parameters, so the parameters come twice.")
+@exercise(
+    "5.7.3",
+    "write, 8 minutes, ••",
+    "The tokens grow with the parameters, so the parameters come twice.",
+)
 def days_of_training(answer):
     """A function that gives the days that a training run takes."""
     require_function(answer)

@@ -25,7 +25,11 @@ from support.exercises.checking import (
 )
 
 
-@exercise("6.2.1", "The first batch is 20 places wide and the second 19.")
+@exercise(
+    "6.2.1",
+    "number, 4 minutes, •",
+    "The first batch is 20 places wide and the second 19.",
+)
 def padding_of_two_batches(answer):
     """The share of padding in two batches of three."""
     share = as_number(answer)
@@ -41,7 +45,11 @@ def padding_of_two_batches(answer):
     require(is_right, f"{share:.3f} is not the padding divided by all places")
 
 
-@exercise("6.2.2", "Begin with ten different words and exchange one at a time.")
+@exercise(
+    "6.2.2",
+    "write, 8 minutes, ••",
+    "Begin with ten different words and exchange one at a time.",
+)
 def chain_of_near_copies(answer):
     """Three messages, near-copies only from neighbour to neighbour."""
     require(not isinstance(answer, str), "it should be a list of three messages")
@@ -61,7 +69,11 @@ def chain_of_near_copies(answer):
         )
 
 
-@exercise("6.2.3", "Sort the indices, longest first: how many fit beside the longest?")
+@exercise(
+    "6.2.3",
+    "write, 12 minutes, •••",
+    "Sort the indices, longest first: how many fit beside the longest?",
+)
 def batches_of_bounded_size(answer):
     """A function that makes few batches of at most max_places places."""
     require_function(answer)
@@ -98,7 +110,11 @@ def few_batches(lengths, max_places):
     return max(counts)
 
 
-@exercise("6.7.1", "tuple(row[: place + 1]) is all that is known; count labels by it.")
+@exercise(
+    "6.7.1",
+    "write, 10 minutes, •••",
+    "tuple(row[: place + 1]) is all that is known; count labels by it.",
+)
 def best_accuracy_at_a_place(answer):
     """A function that finds the best accuracy of a classifier that reads at a place."""
     require_function(answer)
@@ -120,7 +136,11 @@ def best_accuracy_at_a_place(answer):
         )
 
 
-@exercise("6.7.2", 'A Classifier of a GPTModel; `with torch.device("meta"):` is free.')
+@exercise(
+    "6.7.2",
+    "number, 5 minutes, ••",
+    'A Classifier of a GPTModel; `with torch.device("meta"):` is free.',
+)
 def parameters_of_two_blocks(answer):
     """The parameters that learn with num_trained=2 on GPT-2's smallest model."""
     found, width = as_number(answer), 768
@@ -140,7 +160,9 @@ def parameters_of_two_blocks(answer):
 
 
 @exercise(
-    "6.7.3", "num_trained may be all blocks. What does `features` keep from them?"
+    "6.7.3",
+    "write, 12 minutes, •••",
+    "num_trained may be all blocks. What does `features` keep from them?",
 )
 def whole_model_learns(answer):
     """A function from a model to a classifier in which everything learns."""
@@ -184,7 +206,11 @@ def whole_model_learns(answer):
     )
 
 
-@exercise("6.8.1", "Call wilson_interval(round(0.98 * n), n) for n = 50, 100, 150, ...")
+@exercise(
+    "6.8.1",
+    "number, 6 minutes, ••",
+    "Call wilson_interval(round(0.98 * n), n) for n = 50, 100, 150, ...",
+)
 def messages_for_a_claim(answer):
     """The tested messages at which 98 of 100 right excludes 97%."""
     num_messages = as_whole_number(answer)
@@ -198,7 +224,11 @@ def messages_for_a_claim(answer):
     require(low <= 0.97, f"{fewer:,} messages are enough already")
 
 
-@exercise("6.8.2", "Of 10,000 messages, how many are spam and called so? How many ham?")
+@exercise(
+    "6.8.2",
+    "write, 5 minutes, ••",
+    "Of 10,000 messages, how many are spam and called so? How many ham?",
+)
 def precision_where_spam_is_rare(answer):
     """A function from share of spam, recall and false alarms to precision."""
     require_function(answer)
@@ -234,7 +264,11 @@ def threshold_cases():
         yield labels, probabilities, most
 
 
-@exercise("6.8.3", "Try each probability of a ham as threshold, from the lowest up.")
+@exercise(
+    "6.8.3",
+    "write, 10 minutes, •••",
+    "Try each probability of a ham as threshold, from the lowest up.",
+)
 def threshold_for_few_false_alarms(answer):
     """A function that finds the lowest line with few ham messages above it."""
     require_function(answer)

@@ -37,7 +37,9 @@ LONG = {"instruction": "Make it plural:", "input": "a goose", "output": "two gee
 
 
 @exercise(
-    "7.2.1", "Which letters or digits, cut in two, would GPT-2 rather have whole?"
+    "7.2.1",
+    "write, 4 minutes, •",
+    "Which letters or digits, cut in two, would GPT-2 rather have whole?",
 )
 def bad_seam(answer):
     """A prompt and an answer that are encoded otherwise apart than in one text."""
@@ -53,7 +55,11 @@ def bad_seam(answer):
     require(apart != whole, f"apart and in one text it is {whole}, a clean seam")
 
 
-@exercise("7.2.2", "Begin as format_input does, with the part for the input apart.")
+@exercise(
+    "7.2.2",
+    "write, 6 minutes, ••",
+    "Begin as format_input does, with the part for the input apart.",
+)
 def form_of_phi3(answer):
     """A function that writes an entry in the form of Phi-3's prompts."""
     require_function(answer)
@@ -71,7 +77,9 @@ def form_of_phi3(answer):
 
 
 @exercise(
-    "7.2.3", "len(token_ids) of an entry's prompt and output, and the end's place."
+    "7.2.3",
+    "write, 8 minutes, ••",
+    "len(token_ids) of an entry's prompt and output, and the end's place.",
 )
 def entries_that_fit(answer):
     """A function that parts the entries that fit from those that do not."""
@@ -103,7 +111,11 @@ def entries_that_fit(answer):
         require(in_order, "the entries are no longer in their old order")
 
 
-@exercise("7.3.1", "The last token of a prompt has the answer's first as its target.")
+@exercise(
+    "7.3.1",
+    "number, 4 minutes, •",
+    "The last token of a prompt has the answer's first as its target.",
+)
 def targets_of_a_toy_batch(answer):
     """The targets of two rows with prompts of two tokens and of one."""
     has_rows = hasattr(answer, "__len__") and not isinstance(answer, str)
@@ -182,7 +194,11 @@ def end_of_longest(batch, pad_token_id):
     return inputs, torch.where(keeps, targets, -100)
 
 
-@exercise("7.3.2", "At place len(row) - 1 the target is the end, and nowhere else.")
+@exercise(
+    "7.3.2",
+    "write, 10 minutes, •••",
+    "At place len(row) - 1 the target is the end, and nowhere else.",
+)
 def test_of_ends(answer):
     """A function that says whether batches teach the end of each answer once."""
     require_function(answer)
@@ -203,7 +219,11 @@ def test_of_ends(answer):
         require(bool(found) == is_right, reason)
 
 
-@exercise("7.3.3", "Make one row of tokens and one of True and False; then shift both.")
+@exercise(
+    "7.3.3",
+    "write, 12 minutes, •••",
+    "Make one row of tokens and one of True and False; then shift both.",
+)
 def targets_of_a_conversation(answer):
     """A function that makes inputs and targets of a conversation."""
     require_function(answer)
@@ -231,7 +251,11 @@ def targets_of_a_conversation(answer):
         require(marked == wanted, f"{what} targets are {marked}, not {wanted}")
 
 
-@exercise("7.5.1", "A matrix of a by b gets rank * (a + b). Each block has six.")
+@exercise(
+    "7.5.1",
+    "number, 5 minutes, ••",
+    "A matrix of a by b gets rank * (a + b). Each block has six.",
+)
 def numbers_of_lora(answer):
     """The numbers that learn in GPT-2's second size with LoRA of rank 8."""
     number = as_number(answer)
@@ -250,7 +274,11 @@ def numbers_of_lora(answer):
     require(is_count(number, blocks + head), f"{number:,.0f} is too {size}")
 
 
-@exercise("7.5.2", "torch.linalg.svd(change.T): U S is a thin matrix, Vh another.")
+@exercise(
+    "7.5.2",
+    "write, 10 minutes, •••",
+    "torch.linalg.svd(change.T): U S is a thin matrix, Vh another.",
+)
 def thinnest_change(answer):
     """A function that makes two thin matrices of a change of weights."""
     require_function(answer)
@@ -271,7 +299,11 @@ def thinnest_change(answer):
         require(off < least + 1e-4, reason)
 
 
-@exercise("7.6.1", "The cosine is 0 halfway between the peak's step and the last.")
+@exercise(
+    "7.6.1",
+    "number, 5 minutes, ••",
+    "The cosine is 0 halfway between the peak's step and the last.",
+)
 def step_of_half_the_peak(answer):
     """The first step of 1,000 after the peak whose rate is below half of it."""
     step = as_whole_number(answer)
@@ -286,7 +318,9 @@ def step_of_half_the_peak(answer):
 
 
 @exercise(
-    "7.6.2", "After the warm-up the rate is proportional to the steps still to do."
+    "7.6.2",
+    "write, 8 minutes, ••",
+    "After the warm-up the rate is proportional to the steps still to do.",
 )
 def straight_schedule(answer):
     """A function: warm-up over a tenth of the steps, then straight down to 0."""
@@ -306,7 +340,9 @@ def straight_schedule(answer):
             )
 
 
-@exercise("7.6.3", "Each answer's sum is its mean times its length.")
+@exercise(
+    "7.6.3", "write, 10 minutes, •••", "Each answer's sum is its mean times its length."
+)
 def loss_per_token(answer):
     """A function from means and lengths to the mean over all tokens."""
     require_function(answer)
@@ -330,7 +366,9 @@ STILL_TRUE = re.compile(  # with any of these words, water still boils at 100 de
 
 
 @exercise(
-    "7.8.1", "ROUGE-L counts words that agree. Which single word holds the truth?"
+    "7.8.1",
+    "write, 5 minutes, ••",
+    "ROUGE-L counts words that agree. Which single word holds the truth?",
 )
 def false_and_alike(answer):
     """An answer that says something false, in nearly the reference's words.
@@ -349,7 +387,11 @@ def false_and_alike(answer):
     require(found >= 0.8, f"its ROUGE-L is {found:.2f}, below 0.8")
 
 
-@exercise("7.8.2", "Counter(a) & Counter(b) keeps each word as often as both have it.")
+@exercise(
+    "7.8.2",
+    "write, 10 minutes, •••",
+    "Counter(a) & Counter(b) keeps each word as often as both have it.",
+)
 def f1_of_words(answer):
     """A function: F1 of the words in common, whatever their order."""
     require_function(answer)
@@ -366,7 +408,7 @@ def f1_of_words(answer):
         require(is_near(found, expected), reason)
 
 
-@exercise("7.8.3", "A token of probability p pays -ln p nats.")
+@exercise("7.8.3", "number, 5 minutes, ••", "A token of probability p pays -ln p nats.")
 def sum_or_mean(answer):
     """By how much the longer answer's sum is larger, and which wins per token."""
     is_pair = isinstance(answer, (tuple, list)) and len(answer) == 2
@@ -383,7 +425,11 @@ def sum_or_mean(answer):
     require(is_preferred, f"{preferred!r} is not the one of smaller loss per token")
 
 
-@exercise("7.8.4", "Ask judge(a, b), then judge(b, a): where does a stand each time?")
+@exercise(
+    "7.8.4",
+    "write, 10 minutes, •••",
+    "Ask judge(a, b), then judge(b, a): where does a stand each time?",
+)
 def judged_twice(answer):
     """A function that asks a judge in both orders."""
     require_function(answer)
@@ -400,7 +446,11 @@ def judged_twice(answer):
             require(found == wanted, f"with {title}, {wanted!r} wins, not {found!r}")
 
 
-@exercise("7.9.1", "The screen's loss times 92 is what all targets pay together.")
+@exercise(
+    "7.9.1",
+    "number, 5 minutes, ••",
+    "The screen's loss times 92 is what all targets pay together.",
+)
 def loss_behind_the_loss(answer):
     """The loss of the answers in a loss over everything."""
     loss = as_number(answer)
@@ -449,7 +499,11 @@ def sick_models():
         yield model, what, should_tie
 
 
-@exercise("7.9.2", "parameter.data may be set; torch.equal compares two tensors.")
+@exercise(
+    "7.9.2",
+    "write, 12 minutes, •••",
+    "parameter.data may be set; torch.equal compares two tensors.",
+)
 def cure_of_the_weights(answer):
     """A function that makes parameters contiguous and ties what is equal."""
     require_function(answer)

@@ -1,6 +1,12 @@
-"""`check`, which judges an answer, and the functions that checkers are made of."""
+"""`check`, which judges an answer, and the functions that checkers are made of.
 
+The number of an exercise ends in a digit: "3.5.1". That of a stub, a function or class
+in a section whose body a reader writes, ends in a letter: "3.5.a".
+"""
+
+import re
 from importlib import import_module
+from inspect import isfunction
 from numbers import Number
 
 import numpy as np
@@ -8,7 +14,9 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 CHAPTERS = "234567"
-EXERCISES = {}  # number -> (checker, hint), for each chapter that was imported
+EXERCISES = {}  # number -> (checker, label, hint), for each chapter that was imported
+KINDS = "write", "predict", "break", "number", "open"
+LABEL = re.compile(rf"({'|'.join(KINDS)}), (\d+) minutes, (•{{1,3}})")
 
 
 class NotYet(Exception):
@@ -116,14 +124,58 @@ class Refusing(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def exercise(number, hint):
-    """Register the decorated checker(answer), which may raise NotYet, for a number."""
+def exercise(number, label, hint):
+    """Register the decorated checker(answer), which may raise NotYet, for a number.
+
+    label: kind, minutes and difficulty, one to three dots: "write, 5 minutes, ••".
+    """
+    if not LABEL.fullmatch(label):
+        raise ValueError(f"{number}: {label!r} is not like 'write, 5 minutes, ••'")
 
     def register(checker):
-        EXERCISES[number] = (checker, hint)
+        EXERCISES[number] = (checker, label, hint)
         return checker
 
     return register
+
+
+class Empty:
+    """What a stub is compiled to: a docstring changes the numbers of constants."""
+
+    def with_docstring(self):
+        """Nothing is written here yet."""
+
+    def without(self):
+        pass
+
+
+class OnlySuper:
+    """Methods that only call super()."""
+
+    def __init__(self):
+        super().__init__()
+
+    def with_docstring(self):
+        """Calls it too, by the same instructions."""
+        super().__init__()
+
+
+def is_one_of(function, examples):
+    """Whether a function has the instructions of a method of the class `examples`."""
+    methods = [f for f in vars(examples).values() if isfunction(f)]
+    return function.__code__.co_code in {f.__code__.co_code for f in methods}
+
+
+def empty_functions(answer):
+    """The names of the functions in an answer that are still empty, and their number.
+
+    answer: a function, or a class, whose functions are its methods; a method that only
+    calls super() does not count.
+    """
+    found = vars(answer).values() if isinstance(answer, type) else [answer]
+    functions = [f for f in found if isfunction(f) and f.__name__ != "<lambda>"]
+    functions = [f for f in functions if not is_one_of(f, OnlySuper)]
+    return [f.__name__ for f in functions if is_one_of(f, Empty)], len(functions)
 
 
 def load_checkers(number):
@@ -138,10 +190,12 @@ def verdict(number, answer):
     load_checkers(number)
     if number not in EXERCISES:
         raise ValueError(f"there is no exercise {number!r} in {sorted(EXERCISES)}")
-    if answer is None:
+    names, num_functions = empty_functions(answer)
+    if answer is None or 0 < num_functions == len(names):
         return f"{number}: not attempted"
-    checker, _ = EXERCISES[number]
+    checker, *_ = EXERCISES[number]
     try:
+        require(not names, f"nothing is written yet in {', '.join(names)}")
         with torch.random.fork_rng(devices=[]):  # the reader's stay as they are
             torch.manual_seed(123)
             checker(answer)
@@ -157,4 +211,4 @@ def check(number, answer=None, hint=False):
     """Print a verdict: right, not yet (and why), or not attempted; and maybe a hint."""
     print(verdict(number, answer))
     if hint:
-        print("Hint:", EXERCISES[number][1])
+        print("Hint:", EXERCISES[number][2])

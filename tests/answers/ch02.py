@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from ch02.dataset import GPTDatasetV1, create_dataloader_v1, load_text
 from ch02.tokenizer import get_tokenizer, split_words
+from support.exercises.ch02 import DEPTHS, HOURS
 
 
 def share(cut_first):
@@ -94,9 +95,136 @@ def least_squares(dtype):
     return torch.linalg.lstsq(table[:-1], table[1:]).solution
 
 
+def center_in_place(x):
+    """Changes its argument and returns it."""
+    for row in x:
+        row -= row.mean()
+    return x
+
+
+def multiply_in_loops(a, b):
+    """Lists of sums of products."""
+    columns = list(zip(*b.tolist()))
+    return [[sum(x * y for x, y in zip(row, c)) for c in columns] for row in a.tolist()]
+
+
+def step_with(factor=1.0, forget=True, decay=None):
+    """A training step for 2.0's line, with faults if asked for."""
+
+    def training_step(w, b, learning_rate):
+        loss = ((w * HOURS + b - DEPTHS) ** 2).mean()
+        before = loss.item()
+        loss.backward()
+        with torch.no_grad():
+            for p in (w, b):
+                p.sub_(factor * learning_rate * p.grad)
+                p.grad = None if forget else p.grad
+        return before if decay is None else decay * before
+
+    return training_step
+
+
+def step_by_formula(w, b, learning_rate):
+    """No autograd: the gradients as the formula has them."""
+    errors = (w * HOURS + b - DEPTHS).detach()
+    w.data -= learning_rate * (2 * errors * HOURS).mean()
+    b.data -= learning_rate * (2 * errors).mean()
+    return errors.square().mean()
+
+
+class Line(nn.Module):
+    """2.0's line."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+class LineByHand(nn.Module):
+    """Two parameters instead of a layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.b = (nn.Parameter(torch.randn(1)) for _ in range(2))
+
+    def forward(self, x):
+        return x * self.w + self.b
+
+
+class Unfinished(Line):
+    """Has a forward that returns nothing."""
+
+    def forward(self, x):
+        self.linear(x)
+
+
+class Plane(Line):
+    """Too many parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 2)
+
+
+def train_adding(num_epochs, zero=False, seed=123):
+    """The losses of a line whose gradients add up, or not."""
+    torch.manual_seed(seed)
+    model = nn.Linear(1, 1)
+    optimizer, losses = torch.optim.SGD(model.parameters(), lr=0.05), []
+    for _ in range(num_epochs):
+        if zero:
+            optimizer.zero_grad()
+        loss = ((model(HOURS[:, None]) - DEPTHS[:, None]) ** 2).mean()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def learn_from(scale, shift=0.0, num_steps=200):
+    """What 2.0.3 asks for, with inputs that are shifted and scaled."""
+
+    def train(x, y):
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        for _ in range(num_steps):
+            optimizer.zero_grad()
+            ((model((x - shift) / scale) - y) ** 2).mean().backward()
+            optimizer.step()
+        return lambda minutes: model((minutes - shift) / scale)
+
+    return train
+
+
 FREQUENCIES = 10000 ** (-torch.arange(0, 8, 2) / 8)
 
 RIGHT = {
+    "2.0.a": [
+        lambda x: x - x.mean(dim=-1, keepdim=True),
+        lambda x: x.numpy() - x.numpy().mean(axis=1)[:, None],
+        center_in_place,
+    ],
+    "2.0.b": [
+        lambda a, b: (a[:, :, None] * b[None]).sum(dim=1),
+        multiply_in_loops,
+        lambda a, b: np.array([[(x * y).sum() for y in b.T] for x in a]),
+    ],
+    "2.0.c": [
+        lambda f, x, step=0.001: (f(x + step) - f(x - step)) / (2 * step),
+        lambda f, x: torch.tensor((f(x + 1e-4) - f(x - 1e-4)) / 2e-4),
+    ],
+    "2.0.d": [
+        lambda w, x, y: 2 * (w * x - y) * x,
+        lambda w, x, y: np.float32(2 * x * x * w - 2 * x * y),
+    ],
+    "2.0.e": [step_with(), step_by_formula],
+    "2.0.f": [Line, LineByHand],
+    "2.0.1": [[(8, 1024), (8, 1024, 50257)], (torch.Size([8, 1024]), [8, 1024, 50257])],
+    "2.0.2": [train_adding, lambda n: torch.tensor(train_adding(n))],
+    "2.0.3": [learn_from(60), learn_from(102.5, 150.0)],
     "2.1.1": [
         torch.eye(5)[[3, 0, 3]],
         np.eye(5, dtype=int)[[3, 0, 3]],
@@ -225,6 +353,50 @@ RIGHT = {
 }
 
 WRONG = {
+    "2.0.a": [
+        lambda x: x - x.mean(dim=0),
+        lambda x: x - x.mean(),
+        lambda x: x.mean(dim=-1, keepdim=True),
+        lambda x: print(x - x.mean(dim=-1, keepdim=True)),
+    ],
+    "2.0.b": [
+        lambda a, b: a @ b,
+        lambda a, b: multiply_in_loops(b.T, a.T),
+        lambda a, b: torch.zeros(a.shape[0], b.shape[1]),
+        lambda a, b: torch.einsum("ij,jk->ik", a, b),
+    ],
+    "2.0.c": [
+        lambda f, x: (f(x + 0.001) - f(x - 0.001)) / 0.001,
+        lambda f, x: (f(x - 0.001) - f(x + 0.001)) / 0.002,
+        lambda f, x: f(x + 0.001) - f(x - 0.001),
+    ],
+    "2.0.d": [
+        lambda w, x, y: 2 * (w * x - y),
+        lambda w, x, y: (w * x - y) ** 2,
+        lambda w, x, y: 2 * (w * x - y) * w,
+    ],
+    "2.0.e": [
+        step_with(factor=-1.0),
+        step_with(forget=False),
+        step_with(factor=2.0),
+        step_with(decay=0.5),
+    ],
+    "2.0.f": [Line(), Unfinished, Plane],
+    "2.0.1": [
+        [(8, 768), (8, 1024, 50257)],
+        [(8, 1024), (8, 1024, 768)],
+        [(8, 1024, 768)],
+    ],
+    "2.0.2": [
+        lambda n: train_adding(n, zero=True),
+        lambda n: train_adding(n, seed=1),
+        lambda n: train_adding(n)[1:],
+    ],
+    "2.0.3": [
+        learn_from(1.0),
+        learn_from(60, num_steps=5),
+        lambda x, y: learn_from(60)(x, y)(x),
+    ],
     "2.1.1": [
         torch.tensor([3, 0, 3]),
         torch.eye(5)[[3, 0, 3]].T,

@@ -31,8 +31,10 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 TEXT_BAR = re.compile(r"\d%\||\[\d+:\d\d[\d:]*[,<]|\x1b\[A")
 # a full stop ends the sentence; a point in a figure such as 0.4 does not
 RUNS_IN = re.compile(r"^\*Runs in\*.*?(?:\.(?!\d)(?P<rest>.*))?$", re.MULTILINE)
-CHECK = re.compile(r"""\bcheck\(\s*["'](\d\.\d\.\d)["']""")
-VERDICT = re.compile(r"^(\d\.\d\.\d): (.*)$", re.MULTILINE)
+# numbers of exercises end in a digit, those of stubs within a section in a letter
+CHECK = re.compile(r"""\bcheck\(\s*["'](\d\.[\dA-Z]\.[\da-z])["']""")
+VERDICT = re.compile(r"^(\d\.[\dA-Z]\.[\da-z]): (.*)$", re.MULTILINE)
+EMPTY = "...  # your lines"
 LEFT_BEHIND = ("checkpoints", "models", "__pycache__", ".ipynb_checkpoints")
 KERNEL_ARGUMENTS = ["--log-level=CRITICAL"]  # of the kernel, not its cells
 # 0 is RUSAGE_SELF; on Linux a kernel starts from the peak of the process that starts it
@@ -102,7 +104,7 @@ def texts(notebook):
 
 
 def checked(cells):
-    """The numbers of the exercises that cells check, in order."""
+    """The numbers of the stubs and exercises that cells check, in order."""
     return [number for cell in cells for number in CHECK.findall(cell.source)]
 
 
@@ -113,9 +115,18 @@ def verdicts(notebook):
 
 
 def expected_verdicts(path, notebook):
-    """What they should print: solutions are right, sections wait for an answer."""
-    words = "right" if path.name == "solutions.ipynb" else "not attempted"
-    return [(number, words) for number in checked(code_cells(notebook))]
+    """What they should print: solutions are right, sections wait for an answer.
+
+    So are the definitions that `add_checks` has added a check to.
+    """
+    numbers, seen = checked(code_cells(notebook)), set()
+    if path.name == "solutions.ipynb":
+        seen.update(numbers)
+    found = []
+    for number in numbers:
+        found.append((number, "right" if number in seen else "not attempted"))
+        seen.add(number)
+    return found
 
 
 def stub(number):
@@ -123,38 +134,103 @@ def stub(number):
     return f'answer = None\ncheck("{number}", answer)'
 
 
-def parts(notebook):
-    """Split the cells: up to the exercises, their code, and from Next on.
+def emptied(source):
+    """The source of a cell that checks something, as it is before a reader fills it.
 
-    A reader fills the code between the headings Exercises and Next. The text that
-    stands between them counts as the first part's.
+    Of functions and methods their first lines, their docstrings and the call of super()
+    are left. Raises SyntaxError if the source is half-written.
+    """
+    numbers = dict.fromkeys(CHECK.findall(source))  # each of them once
+    names = [n for n, node in top_level(source) if not isinstance(node, ast.Assign)]
+    if not names:
+        return "\n".join(stub(number) for number in numbers)
+    nodes = [node for _, node in top_level(source) if not isinstance(node, ast.Assign)]
+    texts = [emptied_definition(node, source.splitlines()) for node in nodes]
+    checks = [f'check("{number}", {name})' for number, name in zip(numbers, names)]
+    return "\n\n\n".join([*texts, "\n".join(checks)])
+
+
+def emptied_definition(node, lines):
+    """The text of a function or class without what a reader wrote in it."""
+    first = node.body[0]
+    has_docstring = ast.get_docstring(node) is not None
+    end = first.end_lineno if has_docstring else first.lineno - 1
+    kept = lines[node.lineno - 1 : end]
+    if isinstance(node, ast.ClassDef):
+        methods = [n for n in node.body if isinstance(n, ast.FunctionDef)]
+        texts = [emptied_definition(method, lines) for method in methods]
+        return "\n\n".join(["\n".join(kept), *texts])
+    indent = " " * (node.col_offset + 4)
+    kept += [
+        line for line in lines[end : node.end_lineno] if "super().__init__()" in line
+    ]
+    return "\n".join([*kept, indent + EMPTY])
+
+
+def split(notebook):
+    """Split the cells: (of the lesson, those that a reader fills).
+
+    A reader fills the code between the headings Exercises and Next, and before them the
+    cells that check something.
     """
     cells = notebook.cells
     titles = [cell.source.partition("\n")[0] for cell in cells]
-    if "## Exercises" not in titles or "## Next" not in titles:
-        return cells, [], []
-    start, end = titles.index("## Exercises"), titles.index("## Next")
-    answers = [cell for cell in cells[start:end] if cell.cell_type == "code"]
-    text = [cell for cell in cells[start:end] if cell.cell_type != "code"]
-    return cells[:start] + text, answers, cells[end:]
+    exercises = range(0)
+    if "## Exercises" in titles and "## Next" in titles:
+        exercises = range(titles.index("## Exercises"), titles.index("## Next"))
+    lesson, answers = [], []
+    for number, cell in enumerate(cells):
+        is_code = cell.cell_type == "code"
+        is_filled = number in exercises or (exercises and CHECK.search(cell.source))
+        (answers if is_code and is_filled else lesson).append(cell)
+    return lesson, answers
+
+
+def empty_sources(source):
+    """The sources of the cells that are left of one which a reader has filled."""
+    numbers = dict.fromkeys(CHECK.findall(source))
+    try:
+        found = emptied(source)
+    except SyntaxError:  # half-written
+        found = ""
+    if "def " in found:
+        return [found]
+    return [stub(n) if n[-1].isdigit() else f'check("{n}")' for n in numbers]
 
 
 def reset(notebook):
     """Take a reader's answers out: of their code a stub for each check is left."""
-    before, answers, after = parts(notebook)
-    numbers = dict.fromkeys(checked(answers))  # each of them once
-    stubs = [nbformat.v4.new_code_cell(stub(number)) for number in numbers]
-    notebook.cells = [*before, *stubs, *after]
+    _, answers = split(notebook)
+    sources = [s for cell in answers for s in empty_sources(cell.source)]
+    left, cells = dict.fromkeys(sources), []
+    for cell in notebook.cells:
+        if cell not in answers:
+            cells.append(cell)
+            continue
+        for source in empty_sources(cell.source):
+            if source in left:  # each of them once
+                del left[source]
+                cells.append(nbformat.v4.new_code_cell(source))
+    notebook.cells = cells
     return notebook
 
 
 def sources(notebook):
     """The sources of the lesson and those of the answers, empty cells left out."""
-    before, answers, after = parts(notebook)
     return [
         [(cell.cell_type, cell.source) for cell in cells if cell.source.strip()]
-        for cells in (before + after, answers)
+        for cells in split(notebook)
     ]
+
+
+def stubs(notebook):
+    """{number: source} of the cells that a reader fills, before that; "" if unknown."""
+    found = {}
+    for cell in split(notebook)[1]:
+        for source in empty_sources(cell.source):
+            for number in CHECK.findall(source):
+                found[number] = source if "def " in source else ""
+    return found
 
 
 def committed_text(path):
@@ -179,8 +255,10 @@ def read_course(path):
         return reset(here)
     committed = nbformat.reads(text, as_version=4)
     (lesson, answers), (old_lesson, old_answers) = map(sources, (here, committed))
+    old_stubs = stubs(committed)
+    known = all(source in ("", old_stubs.get(n)) for n, source in stubs(here).items())
     is_used = answers != old_answers or here.metadata != METADATA
-    return committed if lesson == old_lesson and is_used else here
+    return committed if lesson == old_lesson and known and is_used else here
 
 
 def copy_course(folder):
@@ -226,6 +304,25 @@ def inject(notebook, parameters):
     cells.insert(cells.index(tagged[0]) + 1, nbformat.v4.new_code_cell(source))
 
 
+def add_checks(notebook):
+    """Check the answer to each stub too: the definition that is shown after it."""
+    for number, source in stubs(notebook).items():
+        if number[-1].isdigit():
+            continue
+        (cell,) = [c for c in code_cells(notebook) if f'"{number}"' in c.source]
+        (name,) = [
+            n for n, node in top_level(source) if not isinstance(node, ast.Assign)
+        ]
+        later = notebook.cells[notebook.cells.index(cell) + 1 :]
+        later = [c for c in later if c.cell_type == "code"]
+        shown = [c for c in later if name in dict(top_level(python_source(c)))]
+        if not shown:
+            raise ValueError(f"no cell after the stub {number} shows {name}")
+        place = notebook.cells.index(shown[0]) + 1
+        check = nbformat.v4.new_code_cell(f'check("{number}", {name})')
+        notebook.cells.insert(place, check)
+
+
 def peak_megabytes(client):
     """Ask a running kernel for the most memory it has held so far."""
     request = client.kc.execute("", silent=True, user_expressions={"peak": PEAK})
@@ -234,9 +331,14 @@ def peak_megabytes(client):
     return int(answer["data"]["text/plain"]) * unit / 1e6
 
 
-def execute(path, parameters=None):
-    """Run a notebook from its own folder in a fresh kernel."""
+def execute(path, parameters=None, with_answers=False):
+    """Run a notebook from its own folder in a fresh kernel.
+
+    with_answers: check the answers to its stubs too, which it shows itself.
+    """
     notebook = read(path)
+    if with_answers:
+        add_checks(notebook)
     if parameters:
         inject(notebook, parameters)
     folder = {"metadata": {"path": str(path.parent)}}
@@ -282,12 +384,32 @@ def tidy(pieces):
     return joined(output for output in kept if output.get("text") != "")
 
 
+def alt_text(source):
+    """What a cell's picture shows: the comment `# alt: ...` at its end; "" without one.
+
+    It may go on over several lines, each of them a comment.
+    """
+    comment = source.rpartition("\n# alt: ")[2] if "\n# alt: " in source else ""
+    return " ".join(line.removeprefix("# ") for line in comment.splitlines())
+
+
+def clean_metadata(cell):
+    """The metadata that a cell keeps: its tags, and the alt text of its picture.
+
+    nbconvert reads the text at "alt", and MyST-NB at "mystnb".
+    """
+    tags, alt = cell.metadata.get("tags"), alt_text(cell.source)
+    metadata = {"tags": tags} if tags else {}
+    if cell.cell_type == "code" and alt:
+        metadata |= {"alt": alt, "mystnb": {"image": {"alt": alt}}}
+    return metadata
+
+
 def clean(notebook):
     """Leave what a reader wants: no version noise, no spent progress bars."""
     notebook.metadata = METADATA
     for cell in notebook.cells:
-        tags = cell.metadata.get("tags")
-        cell.metadata = {"tags": tags} if tags else {}
+        cell.metadata = clean_metadata(cell)
     for cell in code_cells(notebook):
         cell.outputs = tidy(cell.outputs)
     return notebook

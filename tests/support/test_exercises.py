@@ -9,7 +9,14 @@ from functools import cache
 import pytest
 import torch
 
-from support.exercises.checking import EXERCISES, NotYet, check, require_kind, verdict
+from support.exercises.checking import (
+    EXERCISES,
+    NotYet,
+    check,
+    exercise,
+    require_kind,
+    verdict,
+)
 from tests.notebooks.running import (
     ROOT,
     chapter_notebooks,
@@ -44,23 +51,85 @@ def numbers(path):
 def test_every_exercise_is_set_once_and_answered_once():
     posed = [number for path in chapter_notebooks() for number in numbers(path)]
     solved = [number for path in solutions() for number in numbers(path)]
-    assert posed == sorted(EXERCISES)
-    assert solved == posed
+    assert sorted(posed) == sorted(EXERCISES)
+    assert solved == [number for number in posed if number[-1].isdigit()]
 
 
 def test_an_exercise_belongs_to_its_notebook():
-    """The numbers of a section go on from one of its notebooks to the next."""
+    """Numbers and letters of a section go on from one of its notebooks to the next."""
     posed = Counter()
     for path in chapter_notebooks():
         section = path.name.partition("_")[0]
         for number in numbers(path):
-            posed[section] += 1
-            assert number == f"{section}.{posed[section]}"
+            first = "1" if number[-1].isdigit() else "a"
+            expected = chr(ord(first) + posed[section, first])
+            posed[section, first] += 1
+            assert number == f"{section}.{expected}"
 
 
 def test_nothing_is_not_attempted():
     said = {number: verdict(number, None) for number in EXERCISES}
     assert said == {number: f"{number}: not attempted" for number in EXERCISES}
+
+
+STUBS = """
+def plain(x): ...
+def with_docstring(x, y=3):
+    '''What it does.'''
+    ...
+def with_pass(x):
+    pass
+class Module(nn.Module):
+    '''What it is.'''
+    def __init__(self, width):
+        super().__init__()
+        ...
+    def forward(self, x):
+        '''What it does.'''
+        ...
+class WithDocstring(nn.Module):
+    def __init__(self):
+        '''What it does.'''
+        super().__init__()
+        ...  # your lines
+    def forward(self, x): ...
+"""
+BEGUN = """
+def returns_none(x):
+    x + 1
+class Module(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(1, 1)
+    def forward(self, x):
+        ...
+"""
+
+
+def defined(source):
+    """The functions and classes that a source defines, by their names."""
+    found = {"nn": torch.nn}
+    exec(source, found)
+    return {n: v for n, v in found.items() if n not in ("nn", "__builtins__")}
+
+
+@pytest.mark.parametrize("name", defined(STUBS))
+def test_an_empty_function_or_class_is_not_attempted(name):
+    for number in ("2.0.a", "2.0.f"):
+        assert verdict(number, defined(STUBS)[name]) == f"{number}: not attempted"
+
+
+def test_what_was_begun_is_not_right_yet():
+    begun = defined(BEGUN)
+    assert "is a `return` missing?" in verdict("2.0.a", begun["returns_none"])
+    said = verdict("2.0.f", begun["Module"])
+    assert said == "2.0.f: not yet, because nothing is written yet in forward"
+
+
+@pytest.mark.parametrize("label", ["", "write", "write, 5 minutes", "w, 5 minutes, •"])
+def test_a_checker_says_what_kind_of_exercise_it_is(label):
+    with pytest.raises(ValueError, match="is not like 'write, 5 minutes, ••'"):
+        exercise("9.9.9", label, "a hint")
 
 
 @pytest.mark.parametrize("number", sorted(EXERCISES))
@@ -99,7 +168,7 @@ def test_a_hint_comes_on_asking(capsys):
     number = min(EXERCISES)
     check(number)
     check(number, hint=True)
-    hint = EXERCISES[number][1]
+    hint = EXERCISES[number][2]
     not_attempted = f"{number}: not attempted\n"
     assert capsys.readouterr().out == f"{not_attempted}{not_attempted}Hint: {hint}\n"
 
