@@ -15,7 +15,6 @@ from support.checks import check_whole
 from support.device.device import autocast
 
 
-@torch.no_grad()
 def initialize(model):
     """Initialize a GPTModel as GPT-2 was initialized (Radford et al. 2019, 2.3).
 

@@ -338,25 +338,6 @@ def test_prompts_of_other_types_are_read(tiny_model, idx):
     assert generate(tiny_model, idx, 2, 12) == generate(tiny_model, IDS, 2, 12)
 
 
-@pytest.mark.parametrize("num_new", [1, 2, 5, 8])
-@pytest.mark.parametrize("num_before", [0, 1, 4])
-def test_new_tokens_in_a_cache_see_what_came_before_them(
-    tiny_model, num_before, num_new
-):
-    """As many at once as you like: the same as all together in an empty cache."""
-    idx = torch.arange(2 * (num_before + num_new)).view(2, -1)
-    positions = torch.arange(idx.shape[1])
-    tiny_model.eval()
-    whole = forward_cached(tiny_model, idx, positions, KVCache(tiny_model, 2, 12))
-    cache = KVCache(tiny_model, 2, 12)
-    if num_before:
-        start = idx[:, :num_before], positions[:num_before]
-        forward_cached(tiny_model, *start, cache)
-    rest = idx[:, num_before:], positions[num_before:]
-    found = forward_cached(tiny_model, *rest, cache)
-    torch.testing.assert_close(found, whole[:, num_before:])
-
-
 @pytest.mark.parametrize("capacity", [1, 3, 4])
 def test_a_cache_that_is_full_takes_no_more(tiny_model, capacity):
     cache = KVCache(tiny_model, 1, capacity)

@@ -55,6 +55,11 @@ def letters_in_batches(seed=123, **options):
     return batches(create_dataloader_v1(ALPHABET, tokenizer=BYTES, **options))
 
 
+def test_no_other_process_reads_unless_asked_to():
+    loader = create_dataloader_v1(ALPHABET, 1, max_length=2, tokenizer=BYTES)
+    assert loader.num_workers == 0
+
+
 def test_windows_are_those_of_a_loop():
     for max_length, stride, spare in product(range(1, 7), range(1, 7), range(1, 9)):
         length = max_length + spare

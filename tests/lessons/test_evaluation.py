@@ -284,6 +284,10 @@ def test_bootstrap_agrees_with_the_t_test():
     assert paired_bootstrap(before, after) == (rise, low, high)
 
 
+def test_two_entries_are_enough_for_a_bootstrap():
+    assert paired_bootstrap([0.0, 0.0], [1.0, 1.0]) == (1, 1, 1)
+
+
 def test_bootstrap_is_paired():
     """What all entries gain alike is certain, however much the entries differ."""
     before = np.arange(50.0)

@@ -151,6 +151,44 @@ def test_several_tokens_at_once_with_a_mask(model, token_ids):
     torch.testing.assert_close(found, expected[:, 6:])
 
 
+@pytest.mark.parametrize("num_new", [1, 2, 5, 8])
+@pytest.mark.parametrize("num_before", [0, 1, 4])
+def test_new_tokens_in_a_cache_see_what_came_before_them(
+    tiny_model, num_before, num_new
+):
+    """As many at once as you like: the same as all together in an empty cache."""
+    idx = torch.arange(2 * (num_before + num_new)).view(2, -1)
+    positions = torch.arange(idx.shape[1])
+    tiny_model.eval()
+    whole = forward_cached(tiny_model, idx, positions, KVCache(tiny_model, 2, 12))
+    cache = KVCache(tiny_model, 2, 12)
+    if num_before:
+        start = idx[:, :num_before], positions[:num_before]
+        forward_cached(tiny_model, *start, cache)
+    rest = idx[:, num_before:], positions[num_before:]
+    found = forward_cached(tiny_model, *rest, cache)
+    torch.testing.assert_close(found, whole[:, num_before:])
+
+
+@torch.no_grad()
+def test_a_mask_that_is_given_is_used(tiny_config):
+    """It hides the first token, whose id then makes no difference."""
+    torch.manual_seed(123)
+    model = GPTModel(tiny_config | {"n_layers": 1}).eval()
+    mask = torch.ones(3, 7, dtype=torch.bool).tril(4)
+    positions = torch.arange(7)
+    found = {}
+    for is_hidden in (True, False):
+        mask[:, 0] = not is_hidden
+        for first in (3, 8):
+            ids, cache = torch.tensor([[first, 5, 6, 7, 1, 2, 9]]), KVCache(model, 1, 7)
+            forward_cached(model, ids[:, :4], positions[:4], cache)
+            new = ids[:, 4:], positions[4:], cache, mask
+            found[is_hidden, first] = forward_cached(model, *new)
+    torch.testing.assert_close(found[True, 3], found[True, 8])
+    assert not torch.allclose(found[False, 3], found[False, 8])
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("capacity", [4, 8, 12])
 def test_logits_equal_uncached_ones(model, capacity):

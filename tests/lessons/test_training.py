@@ -126,6 +126,13 @@ def test_a_batch_without_targets_does_not_count(tiny_model, token_ids):
     assert not has_targets([ignored(batch), batch], num_batches=1)
 
 
+def test_a_single_target_is_enough(tiny_model, token_ids):
+    inputs, targets = ignored((token_ids, token_ids))
+    targets[1, 3] = 7
+    assert has_targets([(inputs, targets)])
+    assert math.isfinite(calc_loss_loader([(inputs, targets)], tiny_model, "cpu"))
+
+
 def test_a_loader_without_targets_has_no_loss(tiny_model, token_ids):
     """As in the book, where the loader is empty."""
     for loader in ([], [ignored((token_ids, token_ids))]):
