@@ -3,6 +3,7 @@
 `benchmarks.instructing` compares the forecasts with the memory that real steps take.
 """
 
+import math
 from functools import partial
 
 import pandas as pd
@@ -61,7 +62,8 @@ def forecast_plans(
 
     The table has GB, where *in all* includes what this process uses already, whether
     the plan fits into the free memory, and the minutes of NUM_STEPS steps, which are
-    nan if not even one block fits. Raises ValueError for absurd sizes.
+    nan if they were not measured (see `forecast_training`). Raises ValueError for
+    absurd sizes.
     """
     process, free = psutil.Process().memory_info().rss, free_bytes(device)
     rows, sizes = {}, (cfg, batch_size, num_tokens, num_targets, dtype, device)
@@ -84,7 +86,7 @@ def propose_plan(table, free):
             "into parts (num_parts), or use a smaller model"
         )
     title, minutes = fitting[0], table.loc[fitting[0], "minutes"]
-    return (
-        f"{title}: it fits into the {free / 1e9:.1f} GB of free memory, and "
-        f"{NUM_STEPS} steps take {minutes:.1f} min"
-    )
+    proposal = f"{title}: it fits into the {free / 1e9:.1f} GB of free memory"
+    if math.isnan(minutes):
+        return proposal
+    return f"{proposal}, and {NUM_STEPS} steps take {minutes:.1f} min"

@@ -28,8 +28,9 @@ def fastest(title, ways, exact=None, least_gain=LEAST_GAIN):
     """Return the name of the way that is fastest on this machine.
 
     title: under which the choice is kept. ways: {name: function without arguments},
-    plain PyTorch first; each returns when its work is done. exact: the tensors, in
-    float64, that the ways should return; None if they need not be compared.
+    plain PyTorch first; each returns when its work is done. exact: a function without
+    arguments that computes in float64 what the ways should return, a list of tensors;
+    None if they need not be compared.
     """
     plain, *others = ways
     if title in FORCED:
@@ -37,8 +38,9 @@ def fastest(title, ways, exact=None, least_gain=LEAST_GAIN):
     if is_switched_on("LLMS_PLAIN"):
         return plain
     if exact is not None and others:
-        most = MOST_ERROR * largest_error(ways[plain](), exact)
-        others = [name for name in others if largest_error(ways[name](), exact) <= most]
+        right = exact()
+        most = MOST_ERROR * largest_error(ways[plain](), right)
+        others = [name for name in others if largest_error(ways[name](), right) <= most]
     if not others:
         return plain
     known = recall(title)

@@ -25,6 +25,7 @@ from ch05.training import calc_loss_batch
 from support.checks import check_whole
 from support.device.device import autocast
 from support.device.fast_dropout import fast_dropout
+from support.device.precision import has_bfloat16
 from support.device.self_test import seeding
 from support.weights.checkpoint import build_model
 from support.weights.saving import size_in_bytes
@@ -112,7 +113,7 @@ class Forecast:
 
     bytes: dict  # by what they hold; not all at the same time
     needed: int  # the most bytes at any moment
-    seconds: float  # of a step; nan if there was no room to measure it
+    seconds: float  # of a step; nan if it was not measured
 
     def minutes(self, num_steps):
         """Minutes of num_steps steps, without evaluations."""
@@ -122,14 +123,18 @@ class Forecast:
 def forecast_training(work):
     """Count what a Workload keeps in memory and measure how long it takes.
 
-    The time is nan if a model of one block does not fit into the free memory. Raises
-    ValueError for sizes that are too large to be counted.
+    The time is nan if a model of one block does not fit into the free memory, or if the
+    device has no instructions for bfloat16: it imitates them, hundreds of times slower.
+    Raises ValueError for sizes that are too large to be counted.
     """
     parts = count_bytes(work)
     of_one_block = replace(work.sample(), cfg=work.cfg | {"n_layers": 1})
     needed = needed_bytes(of_one_block, count_bytes(of_one_block))
-    has_room = needed < free_bytes(work.device)
-    seconds = measure_seconds(work) if has_room else math.nan
+    is_imitated = work.dtype == torch.bfloat16 and not has_bfloat16(
+        torch.device(work.device).type
+    )
+    can_measure = needed < free_bytes(work.device) and not is_imitated
+    seconds = measure_seconds(work) if can_measure else math.nan
     return Forecast(parts, needed_bytes(work, parts), seconds)
 
 
@@ -142,8 +147,9 @@ def kept_bytes(block, x, dtype, device="cpu"):
         kept[storage._cdata] = storage.nbytes()
         return tensor
 
+    dropout = fast_dropout(device)  # chosen now, if at all: what that takes is not kept
     hooks = torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor)
-    with hooks, autocast(device, dtype), fast_dropout(device):
+    with hooks, autocast(device, dtype), dropout:
         y = block(x)  # held until the end, so that no address is used twice
     for parameter in block.parameters():
         kept.pop(parameter.untyped_storage()._cdata, None)

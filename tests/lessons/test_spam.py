@@ -548,11 +548,16 @@ def test_groups_equal_those_by_brute_force(texts, threshold):
 
 
 @settings(max_examples=20)
-@given(st.integers(0, 10_000), st.sampled_from([0.2, 0.4, 0.6, 0.8]))
-def test_texts_of_many_blocks_are_grouped_alike(seed, threshold):
+@given(
+    st.integers(0, 10_000),
+    st.sampled_from([0.2, 0.4, 0.6, 0.8]),
+    st.sampled_from([1, 100]),
+)
+def test_texts_of_many_blocks_are_grouped_alike(seed, threshold, num_cells):
+    """Also if there are more texts than pairs that may be compared at a time."""
     texts = many_texts(60, num_words=40, seed=seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(splits, "NUM_CELLS", 100)
+        patch.setattr(splits, "NUM_CELLS", num_cells)
         found = near_duplicate_groups(texts, threshold)
     assert as_sets(found) == brute_force_groups(texts, threshold)
 

@@ -210,6 +210,7 @@ def test_get_tokenizer_is_tiktokens_gpt2(pair):
         assert ours.decode_single_token_bytes(each) == token
     assert ours.n_vocab == theirs.n_vocab
     assert ours.special_tokens_set == theirs.special_tokens_set
+    assert get_tokenizer("gpt2") is ours  # made once
     assert ours.encode(load_text()) == theirs.encode(load_text())
 
 

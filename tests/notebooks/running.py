@@ -433,7 +433,12 @@ def update_readme(path, minutes):
 
 
 def main(names):
-    """Re-run notebooks (default: all) in full and save them with their figures."""
+    """Re-run notebooks (default: all) in full and save them with their figures.
+
+    They compute in plain PyTorch, so that their numbers depend on as little as possible
+    of the machine.
+    """
+    os.environ.setdefault("LLMS_PLAIN", "1")
     for path in [Path(name).resolve() for name in names] or all_notebooks():
         notebook, minutes, megabytes = execute(path)
         minutes = max(minutes, 0.1)

@@ -1,5 +1,6 @@
 """Plans to fine-tune are forecast as they train; the first that fits is proposed."""
 
+import math
 import re
 from functools import partial
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from support.apps.finetuning_plans import (
     freeze_and_add_lora,
     propose_plan,
 )
+from support.device.precision import has_bfloat16
 from support.pretraining import memory
 from support.pretraining.memory import activation_bytes, count_bytes, needed_bytes
 from tests.support.test_memory import ARCHITECTURES, BF16, F32, MEDIUM, numbers
@@ -126,6 +128,7 @@ def pretend(monkeypatch, process, free):
 def pretended_seconds(monkeypatch):
     """All that is timed runs once and takes three seconds."""
     monkeypatch.setattr(memory, "time_call", lambda run, _: (run(), 3.0)[1])
+    monkeypatch.setattr(memory, "has_bfloat16", lambda device: True)
 
 
 SIZES = ["weights", "gradients", "AdamW", "blocks", "logits", "overhead"]
@@ -178,6 +181,11 @@ def test_nothing_fits_into_nothing_and_all_into_plenty(monkeypatch, free, fits):
     assert sentence.startswith("all parameters: it fits" if fits else "no plan fits")
 
 
+def test_a_proposal_without_a_time_is_one_all_the_same():
+    table = pd.DataFrame({"fits": [True], "minutes": [math.nan]}, index=["halved"])
+    assert propose_plan(table, 4e9) == "halved: it fits into the 4.0 GB of free memory"
+
+
 def test_the_proposal_is_the_first_that_fits():
     columns = {"fits": [False, True, True], "minutes": [1.0, 2.0, 3.0]}
     table = pd.DataFrame(columns, index=["large", "less", "least"])
@@ -186,13 +194,15 @@ def test_the_proposal_is_the_first_that_fits():
 
 
 def test_this_machine_is_asked(architecture):
-    """The process, the memory and the times are real; the dtype is float32."""
+    """The process, the memory and the times are real; one plan is in bfloat16."""
     build, cfg = architecture
     table, _ = forecast_plans(cfg, 3, 10, 7)
     held = psutil.Process().memory_info().rss / 1e9
     assert (table["in all"] > 0.5 * held).all()
     assert table["fits"].all()  # 16 numbers wide
-    assert (table["minutes"] > 0).all()
+    is_timed = table["minutes"].notna()
+    assert is_timed.tolist() == 4 * [True] + [has_bfloat16("cpu")]
+    assert (table["minutes"][is_timed] > 0).all()
 
 
 @pytest.mark.parametrize("build", [GPTModel, LlamaModel])

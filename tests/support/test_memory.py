@@ -1,6 +1,7 @@
 """A forecast counts the memory that a step takes and measures its time."""
 
 import itertools
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -322,6 +323,17 @@ def test_seconds_are_those_of_a_small_model_and_more_blocks(work, monkeypatch):
     pretend_times(monkeypatch, 1, 10, 100, 1000)
     five = replace(work, cfg=work.cfg | {"n_layers": 5})
     assert forecast_training(five).seconds == 4 * (1 + 10) + 100 + 1000
+
+
+@pytest.mark.parametrize("has", [True, False])
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_imitated_bfloat16_is_not_timed(work, monkeypatch, dtype, has):
+    """On a processor without instructions for it, a step would take minutes."""
+    pretend_times(monkeypatch, 1, 1, 1, 1)
+    monkeypatch.setattr(memory, "has_bfloat16", lambda device: has)
+    found = forecast_training(replace(work, dtype=dtype))
+    assert math.isnan(found.seconds) is (dtype == BF16 and not has)
+    assert found.needed > 0
 
 
 def test_seconds_of_a_batch_in_parts(work, monkeypatch):
