@@ -75,7 +75,8 @@ def load_messages():
         download_and_unzip_spam_data(URLS, folder / "sms_spam.zip", folder, path)
     except FetchError as error:
         path = SAMPLE
-        reason = one_line(" ".join(str(error).split()))
+        said = str(error).replace(str(folder), folder.name)
+        reason = one_line(" ".join(said.split()))
         print(
             "The SMS Spam Collection cannot be downloaded, so a small sample is used "
             f"instead. The reason: {reason}"

@@ -45,9 +45,9 @@ TINY = GPT_CONFIG_124M | {
 
 
 @pytest.fixture(autouse=True)
-def checked_path(tmp_path, monkeypatch):
+def checked_path(tmp_path_factory, monkeypatch):
     """No file is known to have passed a check; what a test checks is forgotten."""
-    path = tmp_path / "models" / "checked_files.json"
+    path = tmp_path_factory.mktemp("models") / "checked_files.json"
     monkeypatch.setattr("support.download.checked_files.CHECKED", path)
     return path
 
