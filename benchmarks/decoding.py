@@ -26,6 +26,7 @@ from support.device.half_precision import (
     half_precision_copy,
     logit_error,
 )
+from support.device.precision import has_bfloat16
 from support.download.fetch import downloads_folder
 from support.weights.pretrained import load_pretrained
 from support.weights.reference import copy_from_transformers
@@ -126,6 +127,7 @@ def measure_rows():
     rows = [
         Row("decoding", name, peer, speeds[name], speeds[peer], "tokens/s", goal)
         for name, peer, goal in COMPARED
+        if peer in speeds  # without bfloat16, one is missing
     ]
     return rows, [*notes, f"`fast_decoding` chooses {decoding_way()!r} here."]
 
@@ -143,9 +145,11 @@ def create_writers():
         MANY: partial(generate_fast, ours, num_prompts=NUM_PROMPTS),
         HALF: partial(generate_ours, halved, use_cache=True),
         THEIRS: partial(generate_theirs, theirs),
-        THEIRS_HALF: partial(generate_theirs, copy.deepcopy(theirs).bfloat16()),
         UNCACHED: partial(generate_ours, ours, use_cache=False),
     }
+    if has_bfloat16("cpu"):
+        halved_theirs = copy.deepcopy(theirs).bfloat16()
+        writers[THEIRS_HALF] = partial(generate_theirs, halved_theirs)
     for name, way in EACH_WAY.items():
         writers[name] = partial(generate_in, way, cached)
     off, num_same = measure_error(ours, halved, PROMPT, NUM_TOKENS)
@@ -199,8 +203,9 @@ def main():
         print(f"  {name:22} {statistics.median(found):6.1f} tokens/s", end=" ")
         print(f"({min(found):.1f} to {max(found):.1f})")
     for name, peer, _ in COMPARED:
-        row = Row("decoding", name, peer, speeds[name], speeds[peer], "tokens/s")
-        print(f"  {name} / {peer}: {row.ratio:.2f}")
+        if peer in speeds:
+            row = Row("decoding", name, peer, speeds[name], speeds[peer], "tokens/s")
+            print(f"  {name} / {peer}: {row.ratio:.2f}")
 
 
 if __name__ == "__main__":

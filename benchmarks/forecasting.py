@@ -23,22 +23,22 @@ from ch04.gpt import GPT_CONFIG_124M
 from ch05.pretrain import CONFIG
 from ch07.finetuning import add_answer_gradients, checkpoint_blocks
 from support.apps.finetuning_plans import PLANS, create_workload
-from support.device.device import fast_math
+from support.device.device import fast_dtype, fast_math
 from support.pretraining.memory import Workload, forecast_training
 from support.weights.local import SMALL_CONFIG
 
-BF16, F32 = torch.bfloat16, torch.float32
+FAST, F32 = fast_dtype("cpu"), torch.float32  # FAST is bfloat16 where that is faster
 PRETRAINED = GPT_CONFIG_124M | {"qkv_bias": True, "drop_rate": 0.0}
 LORA_CHECKPOINTED = "LoRA, blocks checkpointed"
 SETTINGS = {
-    "124M, 2 x 256 tokens": Workload(CONFIG, 2, 256, BF16),
+    "124M, 2 x 256 tokens": Workload(CONFIG, 2, 256, FAST),
     "124M, 2 x 256 tokens, float32": Workload(CONFIG, 2, 256, F32),
     "small GPT, 2 x 256 tokens, float32": Workload(SMALL_CONFIG, 2, 256, F32),
     "124M, 8 x 256 tokens in 4 parts": Workload(
-        PRETRAINED, 8, 256, BF16, num_parts=4, is_tied=True
+        PRETRAINED, 8, 256, FAST, num_parts=4, is_tied=True
     ),
     f"124M, 16 x 104, {LORA_CHECKPOINTED}": create_workload(
-        PLANS[LORA_CHECKPOINTED], PRETRAINED, 16, 104, num_targets=293, dtype=BF16
+        PLANS[LORA_CHECKPOINTED], PRETRAINED, 16, 104, num_targets=293, dtype=FAST
     ),
 }
 NUM_STEPS = 7  # the first three do not count

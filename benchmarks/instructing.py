@@ -145,7 +145,7 @@ def create_355m(run):
         plan["prepare"](model)
     if "is_checkpointed" in plan:
         checkpoint_blocks(model)
-    return model, partial(add_answer_gradients, dtype=torch.bfloat16)
+    return model, partial(add_answer_gradients, dtype=fast_dtype("cpu"))
 
 
 def measure_memory(run):
@@ -176,7 +176,7 @@ def compare_memory(parts):
         found = subprocess.run(command, check=True, capture_output=True, text=True)
         said = found.stdout.strip()
         if not run.startswith("book"):
-            sizes = MEDIUM, *inputs.shape, num_targets, torch.bfloat16
+            sizes = MEDIUM, *inputs.shape, num_targets, fast_dtype("cpu")
             work = create_workload(PLANS[run], *sizes)
             needed = needed_bytes(work, count_bytes(work)) / 1e9
             said += f" (forecast {needed:.2f} GB above the interpreter's)"

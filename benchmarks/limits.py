@@ -5,8 +5,11 @@ import torch.nn.functional as F
 
 from benchmarks.measure import median_seconds
 from support.device.device import fast_math
+from support.device.precision import has_bfloat16
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32}
+if has_bfloat16("cpu"):  # a CPU without it imitates it, so slowly that nobody waits
+    DTYPES["bfloat16"] = torch.bfloat16
 
 
 def product_speed(dtype, num_rows=512, num_columns=3072, runs=50):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from benchmarks.limits import DTYPES
 from ch04.gpt import GPTModel
 from ch05.recipe import initialize
 from ch05.training import calc_loss_batch
@@ -118,7 +119,7 @@ def litgpt_trainee(cfg):
     return Trainee(model, optimizer, calc_loss)
 
 
-TRAINEES = {
+TRAINEES = {  # with the packages that they need
     BOOK: (book_trainee, "llms_from_scratch"),
     TRANSFORMERS: (transformers_trainee, "transformers"),
     LITGPT: (litgpt_trainee, "litgpt"),
@@ -127,6 +128,11 @@ TRAINEES = {
     TIED: (lambda cfg: our_trainee(cfg, torch.float32, is_tied=True), "torch"),
     FASTER_TIED: (lambda cfg: our_trainee(cfg, torch.bfloat16, is_tied=True), "torch"),
 }
+
+
+if "bfloat16" not in DTYPES:
+    for title in (LITGPT, FASTER, FASTER_TIED):
+        del TRAINEES[title]
 
 
 def random_batch(cfg, batch_size):

@@ -117,7 +117,7 @@ def compare(found):
     """Rows of the table from what was found, {title: what `measure_trainee` gives}."""
     rows = []
     for key, ours, peer, goal in COMPARED:
-        if peer in found:
+        if peer in found and ours in found:  # without bfloat16, some are missing
             work, unit = WORKS[key]
             both = [[figure(o, key) for o in found[name]] for name in (ours, peer)]
             rows.append(Row(work, ours, peer, *both, unit, goal))
@@ -150,5 +150,7 @@ def describe_limits(limits):
     return (
         f"Were a step its matrix products alone, this machine would train on "
         f"{most['default']} tokens/s in float32 as PyTorch computes it unasked, "
-        f"{most['float32']} as `fast_math` sets it, {most['bfloat16']} in bfloat16."
+        f"{most['float32']} as `fast_math` sets it, "
+        f"{most.get('bfloat16', 'and, because it only imitates it, far fewer')} in "
+        "bfloat16."
     )

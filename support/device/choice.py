@@ -21,7 +21,6 @@ CHOICES = MODELS / "choices.json"
 LEAST_GAIN = 1.05  # times as fast as plain PyTorch: less is a tie
 MOST_ERROR = 4  # times that of plain PyTorch; TF32's is 700 times, bfloat16's 3,000
 NUM_ROUNDS = 5
-FORCED = {}  # names by title, for tests
 
 
 def fastest(title, ways, exact=None, least_gain=LEAST_GAIN):
@@ -33,8 +32,6 @@ def fastest(title, ways, exact=None, least_gain=LEAST_GAIN):
     None if they need not be compared.
     """
     plain, *others = ways
-    if title in FORCED:
-        return FORCED[title]
     if is_switched_on("LLMS_PLAIN"):
         return plain
     if exact is not None and others:

@@ -107,12 +107,9 @@ def choose_ways(folder, device, dtype):
         "precision": float32_precision(device.type),
         "is_dropout_fast": device.type == "cpu" and gains_by_fast_dropout(),
     }
-    for settings in folder.known_settings().values():
-        ways = {name: settings.get(name) for name in ways}
-        break
-    if dtype != "auto":
-        ways["dtype"] = dtype
-    return broadcast(ways)
+    known = next(iter(folder.known_settings().values()), {})
+    ways |= {name: known[name] for name in ways if name in known}
+    return broadcast(ways if dtype == "auto" else ways | {"dtype": dtype})
 
 
 def run_command(args):

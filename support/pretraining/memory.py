@@ -123,16 +123,15 @@ class Forecast:
 def forecast_training(work):
     """Count what a Workload keeps in memory and measure how long it takes.
 
-    The time is nan if a model of one block does not fit into the free memory, or if the
-    device has no instructions for bfloat16: it imitates them, hundreds of times slower.
-    Raises ValueError for sizes that are too large to be counted.
+    The time is nan if a model of one block does not fit into the free memory, or if a
+    CPU has no instructions for bfloat16: it imitates them, so slowly that nobody should
+    train that way. Raises ValueError for sizes that are too large to be counted.
     """
     parts = count_bytes(work)
     of_one_block = replace(work.sample(), cfg=work.cfg | {"n_layers": 1})
     needed = needed_bytes(of_one_block, count_bytes(of_one_block))
-    is_imitated = work.dtype == torch.bfloat16 and not has_bfloat16(
-        torch.device(work.device).type
-    )
+    is_cpu = torch.device(work.device).type == "cpu"
+    is_imitated = is_cpu and work.dtype == torch.bfloat16 and not has_bfloat16("cpu")
     can_measure = needed < free_bytes(work.device) and not is_imitated
     seconds = measure_seconds(work) if can_measure else math.nan
     return Forecast(parts, needed_bytes(work, parts), seconds)

@@ -38,6 +38,7 @@ from support.pretraining.distributed_checkpoint import (
 from support.weights.checkpoint import SafetensorsReader, SavedFile, save_weights
 from support.weights.saving import size_in_bytes
 
+ADDED_SETTINGS = "precision", "is_dropout_fast"  # since the first runs
 NUM_KEPT = 2  # checkpoints: the last one, and one more in case it gets damaged
 LOG, MODEL = "log.jsonl", "model.safetensors"
 STEP_NAME = re.compile(r"step-(\d{7,})\.safetensors")
@@ -45,8 +46,12 @@ WRITTEN_NAMES = re.compile(f"{STEP_NAME.pattern}|{re.escape(LOG)}|{re.escape(MOD
 
 
 def different_settings(old, new):
-    """What differs between two runs' settings, a few words each, in one text."""
+    """What differs between two runs' settings, a few words each, in one text.
+
+    What the course's earlier versions did not write down is no difference.
+    """
     old, new = (kept | kept["config"] | {"config": None} for kept in (old, new))
+    old = {key: new.get(key) for key in ADDED_SETTINGS} | old
     return "; ".join(
         f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())
@@ -103,8 +108,9 @@ class RunFolder:
         known run.
         """
         self.settings, known = settings, [*self.known_settings().values()]
-        if known and settings not in known:
-            different = different_settings(known[0], settings)
+        different = [different_settings(each, settings) for each in known]
+        if known and all(different):
+            different = different[0]
             raise ValueError(
                 f"the run in {self.path} has other settings: {different}. Continue "
                 "with its own settings, or give this run another folder"

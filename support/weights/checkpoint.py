@@ -60,9 +60,9 @@ class SafetensorsReader:
 
     def __init__(self, path):
         self.path = path
-        number = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, number)
-        same_file = f"/dev/fd/{number}"  # opens the same file again, where it exists
+        self.number = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self.number)
+        same_file = f"/dev/fd/{self.number}"  # the open file, on most systems
         self.name = same_file if os.path.exists(same_file) else path
 
     @contextmanager
@@ -110,7 +110,7 @@ class SavedFile(SafetensorsReader):
                 f"{path} is missing, but its {beside.name} is there: put the model "
                 "back beside it, or train it again"
             ) from None
-        metadata, file = self.metadata(), CheckedFiles(self.name)
+        metadata, file = self.metadata(), CheckedFiles(self.number)
         if is_trusted and file.have_passed(SEAL_KEY):
             return
         if SEAL_KEY in metadata:

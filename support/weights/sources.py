@@ -17,12 +17,15 @@ from contextlib import contextmanager
 import torch
 
 from ch02.tokenizer import get_tokenizer
+from ch03 import attention
+from ch04 import gpt
 from ch04.gpt import GPT_CONFIG_124M
+from ch05 import openai_weights
 from ch05.llama import SMOLLM2_CONFIG_135M
 from ch05.openai_weights import MODEL_CONFIGS, copy_openai_weights
 from support.download.checked_files import CheckedFiles
 from support.download.fetch import FetchError, downloads_folder
-from support.download.files import check_regular, parse_json, size_of
+from support.download.files import check_regular, parse_json, sha256_of, size_of
 from support.download.gpt2_files import (
     RemoteFile,
     fetch_and_read,
@@ -50,7 +53,9 @@ from support.weights.parity import (
 from support.weights.saving import locate_model
 from support.weights.smollm2 import GGUF, SHA256, SIZE, fetch_gguf, load_smollm2
 
-PROOF = f"parity with PyTorch {torch.__version__}"
+# what is proved holds for this code and this PyTorch
+CODE = attention, gpt, openai_weights
+PROOF = " ".join(["parity", torch.__version__, *(sha256_of(m.__file__) for m in CODE)])
 # what transformers computes from the same file (see `fixed_logits`)
 SMOLLM2_LOGITS = [21.5284, 10.2049, 11.4838, 8.5124, 7.6637, 9.0191, 15.6254, 9.0082]
 

@@ -22,6 +22,8 @@ from support.paths import ROOT
 MACHINE_PATH = re.compile(
     rf"/(?:home|Users|root|tmp)/|(?<![\w.]){re.escape(str(ROOT))}(?!\w)"
 )
+# a path from the root of any machine's disk, where the course is or was
+DISK_PATH = re.compile(r"(?<![\w.:/>~<-])/(?:[\w.~-]+/)+[\w.~-]+")
 METADATA = {
     "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"},
     "language_info": {"name": "python"},
@@ -135,19 +137,28 @@ def stub(number):
 
 
 def emptied(source):
-    """The source of a cell that checks something, as it is before a reader fills it.
+    """The sources of cells that check what `source` does, before a reader fills them.
 
-    Of functions and methods their first lines, their docstrings and the call of super()
-    are left. Raises SyntaxError if the source is half-written.
+    Of functions and classes that are checked, their first lines, docstrings and calls
+    of super() are left; what else a reader has defined beside them is not.
     """
     numbers = dict.fromkeys(CHECK.findall(source))  # each of them once
-    names = [n for n, node in top_level(source) if not isinstance(node, ast.Assign)]
-    if not names:
-        return "\n".join(stub(number) for number in numbers)
-    nodes = [node for _, node in top_level(source) if not isinstance(node, ast.Assign)]
-    texts = [emptied_definition(node, source.splitlines()) for node in nodes]
-    checks = [f'check("{number}", {name})' for number, name in zip(numbers, names)]
-    return "\n\n\n".join([*texts, "\n".join(checks)])
+    try:
+        defined = dict(top_level(source))
+    except SyntaxError:  # half-written
+        defined = {}
+    cells = []
+    for number in numbers:
+        name = re.search(rf"""check\(\s*["']{number}["'],\s*(\w*)""", source)
+        node = defined.get(name[1] if name else "")
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and name[1] != "answer":
+            definition = emptied_definition(node, source.splitlines())
+            cells.append(f'{definition}\n\n\ncheck("{number}", {name[1]})')
+        elif number[-1].isdigit():
+            cells.append(stub(number))
+        else:
+            cells.append(f'check("{number}")')
+    return cells
 
 
 def emptied_definition(node, lines):
@@ -186,31 +197,27 @@ def split(notebook):
     return lesson, answers
 
 
-def empty_sources(source):
-    """The sources of the cells that are left of one which a reader has filled."""
-    numbers = dict.fromkeys(CHECK.findall(source))
-    try:
-        found = emptied(source)
-    except SyntaxError:  # half-written
-        found = ""
-    if "def " in found:
-        return [found]
-    return [stub(n) if n[-1].isdigit() else f'check("{n}")' for n in numbers]
+def reset(notebook, committed=None):
+    """Take a reader's answers out: of their code a stub for each check is left.
 
-
-def reset(notebook):
-    """Take a reader's answers out: of their code a stub for each check is left."""
+    committed: the notebook whose stubs are taken, where it has them.
+    """
+    originals = {}
+    for cell in split(committed)[1] if committed else []:
+        originals |= {n: [cell.source] for n in CHECK.findall(cell.source)}
+    cells, used = [], set()
     _, answers = split(notebook)
-    sources = [s for cell in answers for s in empty_sources(cell.source)]
-    left, cells = dict.fromkeys(sources), []
     for cell in notebook.cells:
-        if cell not in answers:
-            cells.append(cell)
-            continue
-        for source in empty_sources(cell.source):
-            if source in left:  # each of them once
-                del left[source]
+        sources = [cell.source]
+        if cell in answers:
+            known = [originals.get(n) for n in CHECK.findall(cell.source)]
+            sources = next(filter(None, known), emptied(cell.source))
+        for source in sources:
+            if cell in answers and source not in used:
                 cells.append(nbformat.v4.new_code_cell(source))
+            elif cell not in answers:
+                cells.append(cell)
+            used.add(source)
     notebook.cells = cells
     return notebook
 
@@ -223,14 +230,15 @@ def sources(notebook):
     ]
 
 
-def stubs(notebook):
-    """{number: source} of the cells that a reader fills, before that; "" if unknown."""
-    found = {}
-    for cell in split(notebook)[1]:
-        for source in empty_sources(cell.source):
-            for number in CHECK.findall(source):
-                found[number] = source if "def " in source else ""
-    return found
+def edited_stubs(answers, old_answers):
+    """Cells of answers, with a check, that nobody has filled and no commit has."""
+    return [
+        source
+        for kind, source in answers
+        if CHECK.search(source)
+        and emptied(source) == [source]
+        and (kind, source) not in old_answers
+    ]
 
 
 def committed_text(path):
@@ -255,10 +263,9 @@ def read_course(path):
         return reset(here)
     committed = nbformat.reads(text, as_version=4)
     (lesson, answers), (old_lesson, old_answers) = map(sources, (here, committed))
-    old_stubs = stubs(committed)
-    known = all(source in ("", old_stubs.get(n)) for n, source in stubs(here).items())
     is_used = answers != old_answers or here.metadata != METADATA
-    return committed if lesson == old_lesson and known and is_used else here
+    is_edited = lesson != old_lesson or edited_stubs(answers, old_answers)
+    return committed if is_used and not is_edited else here
 
 
 def copy_course(folder):
@@ -270,7 +277,7 @@ def copy_course(folder):
     for room in (*ROOT.glob("ch[0-9][0-9]"), *ROOT.glob("support")):
         shutil.copytree(room, folder / room.name, ignore=ignored)
     for path in all_notebooks():
-        nbformat.write(reset(read(path)), folder / label(path))
+        nbformat.write(reset(read_course(path)), folder / label(path))
 
 
 def python_source(cell):
@@ -306,13 +313,11 @@ def inject(notebook, parameters):
 
 def add_checks(notebook):
     """Check the answer to each stub too: the definition that is shown after it."""
-    for number, source in stubs(notebook).items():
-        if number[-1].isdigit():
+    for cell in split(notebook)[1]:
+        (number,) = CHECK.findall(cell.source) or [""]
+        if not number[-1:].isalpha():
             continue
-        (cell,) = [c for c in code_cells(notebook) if f'"{number}"' in c.source]
-        (name,) = [
-            n for n, node in top_level(source) if not isinstance(node, ast.Assign)
-        ]
+        (name,) = [name for name, _ in top_level(cell.source)]
         later = notebook.cells[notebook.cells.index(cell) + 1 :]
         later = [c for c in later if c.cell_type == "code"]
         shown = [c for c in later if name in dict(top_level(python_source(c)))]

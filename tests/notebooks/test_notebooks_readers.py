@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -10,6 +11,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from tests.notebooks import running as notebooks
 from tests.notebooks.running import (
     METADATA,
+    add_checks,
     all_notebooks,
     copy_course,
     execute,
@@ -183,3 +185,86 @@ def test_answers_stay_in_a_notebook_that_is_run_and_saved(path, tmp_path):
     assert sources(read(path))[3] == answer
     assert verdicts(read(path)) == [("9.1.1", "right"), ("9.1.2", "not attempted")]
     assert "| 0.1 min |" in (tmp_path / "README.md").read_text()
+
+
+STUB = """def double(x):
+    \"\"\"Twice x.\"\"\"
+    ...  # your lines
+
+
+check("9.1.a", double)"""
+CLASS_STUB = """class Pair:
+    \"\"\"Two numbers.\"\"\"
+
+    def __init__(self):
+        super().__init__()
+        ...  # your lines
+
+    def swap(self):
+        \"\"\"Change places.\"\"\"
+        ...  # your lines
+
+
+check("9.1.b", Pair)"""
+STUBBED = [SECTION[0], SECTION[1], new_code_cell(STUB), new_code_cell(CLASS_STUB)]
+STUBBED += SECTION[2:]
+READERS = {
+    "filled": STUB.replace("...  # your lines", "return 2 * x"),
+    "a helper before it": "def helper(y):\n    return y\n\n" + STUB,
+    "an import before it": "import math\n" + STUB.replace("...", "return math.pi"),
+    "another docstring": STUB.replace("Twice x.", "2x").replace("...", "return 2 * x"),
+    "another argument": STUB.replace("(x)", "(x, y=2)").replace("...", "return y * x"),
+    "half-written": STUB.replace("...", "return 2 *"),
+    "another name": STUB.replace("double", "mine").replace("...", "return 2 * x"),
+    "no function any more": 'check("9.1.a", lambda x: 2 * x)',
+    "a hint": STUB.replace("...", "return 0").replace("double)", "double, hint=True)"),
+}
+
+
+@pytest.fixture
+def stubbed(path):
+    """The course of one section, which has stubs."""
+    write(path, STUBBED)
+    commit(path)
+    return path
+
+
+@pytest.mark.parametrize("metadata", [METADATA, JUPYTERS], ids=["ours", "Jupyter's"])
+@pytest.mark.parametrize("filled", READERS)
+def test_what_a_reader_writes_into_a_stub_is_not_the_course(
+    stubbed, tmp_path, filled, metadata
+):
+    cells = [nbformat.from_dict(cell) for cell in STUBBED]
+    cells[2]["source"] = READERS[filled]
+    write(stubbed, cells, metadata)
+    course = sources(new_notebook(cells=STUBBED))
+    assert sources(read_course(stubbed)) == course
+    copy_course(tmp_path / "copy")
+    assert sources(read(tmp_path / "copy" / label(stubbed))) == course
+
+
+@pytest.mark.parametrize("filled", ["filled", "a helper before it", "a hint"])
+def test_without_git_a_stub_is_emptied(filled):
+    cells = [nbformat.from_dict(cell) for cell in STUBBED]
+    cells[2]["source"] = READERS[filled]
+    cells[3]["source"] = CLASS_STUB.replace("...  # your", "self.x = 3  # my")
+    found = sources(reset(new_notebook(cells=cells)))
+    assert found == sources(new_notebook(cells=STUBBED))
+
+
+def test_a_stub_that_a_maintainer_edits_is_read_as_it_stands(stubbed):
+    cells = [nbformat.from_dict(cell) for cell in STUBBED]
+    cells[2]["source"] = STUB.replace("Twice x.", "Two times x.")
+    write(stubbed, cells)
+    assert read_course(stubbed) == read(stubbed)
+
+
+def test_the_definition_after_a_stub_is_checked_too():
+    shown = new_code_cell("def double(x):\n    return 2 * x")
+    notebook = new_notebook(cells=[*STUBBED[:3], shown, *SECTION[2:]])
+    add_checks(notebook)
+    assert sources(notebook)[4] == 'check("9.1.a", double)'
+    expected = dict(expected_verdicts(Path("9.1_toys.ipynb"), notebook))
+    assert expected["9.1.a"] == "right" and expected["9.1.1"] == "not attempted"
+    with pytest.raises(ValueError, match="no cell after the stub 9.1.b shows Pair"):
+        add_checks(new_notebook(cells=STUBBED[3:]))

@@ -19,6 +19,7 @@ from benchmarks import (
     training,
 )
 from benchmarks.bare_loop import generate_bare
+from benchmarks.decoding import THEIRS_HALF
 from benchmarks.table import (
     COLUMNS,
     Row,
@@ -202,7 +203,9 @@ def test_without_any_peer_nothing_is_compared(tiny_benchmark, monkeypatch):
         monkeypatch.setitem(training.TRAINEES, title, absent)
     rows, notes = training.measure_rows()
     assert rows == []
-    assert len(notes) == 1 + 4 + 1  # the missing package, ours, this machine's limits
+    num_ours = sum(title.startswith("ours") for title in training.TRAINEES)
+    assert len(notes) == 1 + num_ours + 1  # the missing package, this machine's limits
+    assert num_ours == 2 * len(limits.DTYPES)  # tied and not
 
 
 def test_each_round_is_measured(tiny_benchmark):
@@ -357,7 +360,7 @@ def test_growth_is_measured_printed_and_drawn(monkeypatch, tmp_path):
     monkeypatch.setattr(growth, "measure_token", lambda size: 0.2)
     found = growth.measure_growth({"float32": 1e11, "bfloat16": 2e11, "memory": 1e10})
     numbers = [len(points) for points in found.values()]
-    assert numbers == [8, 8, 9]
+    assert numbers == [*len(limits.DTYPES) * [8], 9]
     assert len(growth.table(found).splitlines()) == 1 + sum(numbers)
     growth.draw_growth(found, tmp_path / "growth.png", "a machine")
     assert (tmp_path / "growth.png").read_bytes()[1:4] == b"PNG"
@@ -435,7 +438,11 @@ def test_all_ways_to_decode_are_measured_and_compared(
         return decoding.generate_ours(model.float(), num_tokens, use_cache=True)
 
     monkeypatch.setattr(decoding, "generate_theirs", write)
+    monkeypatch.setattr(decoding, "has_bfloat16", lambda device: True)
     rows, notes = decoding.measure_rows()
+    monkeypatch.setattr(decoding, "has_bfloat16", lambda device: False)
+    fewer, _ = decoding.measure_rows()
+    assert {row.peer for row in rows} - {row.peer for row in fewer} == {THEIRS_HALF}
     assert [row.goal for row in rows] == [goal for *_, goal in decoding.COMPARED]
     assert all(min(row.ratios) > 0 for row in rows)
     assert notes[-1] == "`fast_decoding` chooses 'plain' here."

@@ -1,7 +1,6 @@
 """The fastest exact way is chosen, once a machine; plain PyTorch where in doubt."""
 
 import json
-from itertools import count
 
 import pytest
 import torch
@@ -14,9 +13,8 @@ EXACT = [torch.tensor([1.0, -2.0], dtype=torch.float64)]
 
 @pytest.fixture(autouse=True)
 def free_choice(monkeypatch, tmp_path):
-    """Nothing is forced or known; choices are kept in a temporary file."""
+    """Nothing is known; choices are kept in a temporary file."""
     monkeypatch.delenv("LLMS_PLAIN", raising=False)
-    monkeypatch.setattr(choice, "FORCED", {})
     monkeypatch.setattr(choice, "CHOICES", tmp_path / "models" / "choices.json")
 
 
@@ -158,10 +156,3 @@ def test_plain_pytorch_everywhere(clock, monkeypatch, value, is_plain):
 def test_a_single_way_is_not_timed():
     ways, called = counting(["plain"])
     assert fastest("work", ways) == "plain" and not called
-
-
-def test_a_choice_may_be_forced():
-    numbers = count()
-    choice.FORCED["work"] = "other"
-    assert fastest("work", {"plain": numbers.__next__, "other": None}) == "other"
-    assert next(numbers) == 0

@@ -24,7 +24,7 @@ from support.download.files import sha256_of
 from support.download.json_files import write_sealed
 from support.pretraining.__main__ import main
 from support.pretraining.memory import OVERHEAD, Workload, forecast_training
-from support.pretraining.run_folder import RunFolder
+from support.pretraining.run_folder import ADDED_SETTINGS, RunFolder
 from support.pretraining.shards import SPLITS, TokenShards, shard_path
 from support.weights.checkpoint import load_model
 from tests.kill_run import results
@@ -148,6 +148,27 @@ def test_a_run_continues_in_the_ways_that_it_was_started_with(
         (settings, *_) = RunFolder(tmp_path / "run").known_settings().values()
         assert settings["precision"] == "medium" and settings["is_dropout_fast"] is True
     assert (tmp_path / "run" / "model.safetensors").is_file()
+
+
+def test_a_run_of_an_earlier_version_continues(command, tmp_path, monkeypatch):
+    """It did not write down in which ways it computes: today's are taken."""
+    usual = RunFolder.write_checkpoint
+
+    def write_as_earlier(self, step, tensors):
+        self.settings = {
+            k: v for k, v in self.settings.items() if k not in ADDED_SETTINGS
+        }
+        usual(self, step, tensors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_checkpoint", write_as_earlier)
+        interrupt_after(2, patch)
+        assert command() == str(INTERRUPTED)
+    (settings, *_) = RunFolder(tmp_path / "run").known_settings().values()
+    assert not settings.keys() & set(ADDED_SETTINGS)
+    complaint = command("--seed", "7")
+    assert "other settings: seed was 123 and is now 7. Continue" in complaint
+    assert command() is None
 
 
 @pytest.mark.parametrize("name", ["bfloat16", "float32"])

@@ -97,6 +97,9 @@ class WithDocstring(nn.Module):
 BEGUN = """
 def returns_none(x):
     x + 1
+def returns_constant(w, x, y):
+    '''What it does.'''
+    return 30.0
 class Module(nn.Module):
     def __init__(self):
         super().__init__()
@@ -122,6 +125,7 @@ def test_an_empty_function_or_class_is_not_attempted(name):
 def test_what_was_begun_is_not_right_yet():
     begun = defined(BEGUN)
     assert "is a `return` missing?" in verdict("2.0.a", begun["returns_none"])
+    assert "it is 30, not" in verdict("2.0.d", begun["returns_constant"])
     said = verdict("2.0.f", begun["Module"])
     assert said == "2.0.f: not yet, because nothing is written yet in forward"
 

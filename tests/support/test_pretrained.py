@@ -860,6 +860,10 @@ def test_a_file_is_proved_once_and_by_verify_each_time(
     os.utime(path, ns=(1, 1))  # as if it were another file
     load_pretrained(SMALL)
     assert len(proved) == 3
+    assert all(sha256_of(module.__file__) in sources.PROOF for module in sources.CODE)
+    monkeypatch.setattr(sources, "PROOF", "of other code")
+    load_pretrained(SMALL)
+    assert len(proved) == 4
 
 
 def test_list_says_what_is_here(published, folder, monkeypatch, capsys):
