@@ -1,11 +1,12 @@
-# make             train a GPT on a short story and draw ch05/train_plot.png
-# make test        run the tests
-# make lint        check the code and its imports, which `make test` does as well
-# make lab         open the notebooks in JupyterLab
-# make notebooks   run every notebook in full and save its outputs
-# make shakespeare train on tiny Shakespeare for three minutes, killed on the way
-# make kill-test   kill a run 200 times and compare it with one that was left alone
-# make mutants     change lesson modules in 400 places; do the tests notice?
+# make              train a GPT on a short story and draw ch05/train_plot.png
+# make test         run the tests
+# make lint         check the code and its imports, which `make test` does as well
+# make test-browser read notebooks in a real JupyterLab in a real browser
+# make lab          open the notebooks in JupyterLab
+# make notebooks    run every notebook in full and save its outputs
+# make shakespeare  train on tiny Shakespeare for three minutes, killed on the way
+# make kill-test    kill a run 200 times and compare it with one that was left alone
+# make mutants      change lesson modules in 400 places; do the tests notice?
 #
 # Each sets up .venv first, once, from requirements.lock: every package of
 # requirements.txt and what it needs, with the sha256 of each file. A change of either
@@ -21,7 +22,7 @@ PACKAGES :=
 # Gigabytes that the packages take; PyTorch for Linux brings NVIDIA's libraries along.
 NEED_GB := $(if $(filter Darwin,$(shell uname -s)),6,12)
 
-.PHONY: train test lint lab notebooks lock shakespeare kill-test mutants
+.PHONY: train test test-browser lint lab notebooks lock shakespeare kill-test mutants
 .DEFAULT_GOAL := train
 
 train: $(READY)
@@ -31,6 +32,9 @@ test: $(READY)
 	@.venv/bin/python -m support.weights get smollm2-135M \
 	  || echo "The tests that need SmolLM2's file will be skipped."
 	@.venv/bin/python -m pytest --numprocesses 2 --dist worksteal
+
+test-browser: $(READY)
+	@.venv/bin/python -m pytest tests/browser
 
 lint: $(READY)
 	@.venv/bin/python -m ruff check .

@@ -14,10 +14,83 @@ from support.download.vocabulary import check_names
 
 # GPT-2's pre-tokenizer: contractions, then runs of letters, of digits and of other
 # signs, each with one space before it, then the white space that is left over.
-# Merges never cross these borders. `++` gives nothing back: no slow backtracking.
+# Merges never cross these borders. `++` is `+` that gives nothing back.
 SPLIT_PATTERN = regex.compile(
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 )
+
+
+def count_pairs(words):
+    """How often each pair of neighbouring ids occurs: words is a list of lists."""
+    counts = Counter()
+    for ids in words:
+        counts.update(zip(ids, ids[1:]))  # adds 1 for each pair
+    return counts
+
+
+def merge_pair(ids, pair, new_id):
+    """Replace each pair, from the left: ([1, 2, 3, 1, 2], (1, 2), 4) -> [4, 3, 4]."""
+    merged = []
+    for token_id in ids:
+        # (new_id is not in pair, so what was just merged is not used again.)
+        if merged and (merged[-1], token_id) == pair:
+            merged[-1] = new_id
+        else:
+            merged.append(token_id)
+    return merged
+
+
+def most_frequent(counts):
+    """The pair with the highest count; of equals, the one with the smaller ids."""
+    return min(counts, key=lambda pair: (-counts[pair], pair))
+
+
+def encode_word(ids, merges):
+    """Merge the bytes of a word: the pair that was learned first goes first."""
+    while True:
+        known = [pair for pair in zip(ids, ids[1:]) if pair in merges]
+        if not known:
+            return ids
+        first = min(known, key=merges.get)  # the pair whose merged id is the lowest
+        ids = merge_pair(ids, first, merges[first])
+
+
+class BPETokenizerSimple:
+    """Byte-pair encoding, written to be read and not to be fast."""
+
+    def __init__(self):
+        self.bpe_merges = {}  # (left id, right id): id of the merged token
+        self.vocab = {i: bytes([i]) for i in range(256)}  # id: the token's bytes
+
+    def split(self, text):
+        """Cut a text into words, each of them a list of bytes."""
+        return [list(word.encode()) for word in SPLIT_PATTERN.findall(text)]
+
+    def train(self, text, vocab_size):
+        """Learn merges from a text until the vocabulary has vocab_size tokens."""
+        self.__init__()  # begin again with the 256 bytes
+        words = self.split(text)
+        for new_id in range(256, vocab_size):
+            counts = count_pairs(words)
+            if not counts:
+                break  # every word is a single token
+            pair = most_frequent(counts)
+            left, right = pair
+            words = [merge_pair(ids, pair, new_id) for ids in words]
+            self.bpe_merges[pair] = new_id
+            self.vocab[new_id] = self.vocab[left] + self.vocab[right]
+
+    def encode(self, text):
+        """Text to token ids."""
+        ids = []
+        for word in self.split(text):
+            ids += encode_word(word, self.bpe_merges)
+        return ids
+
+    def decode(self, token_ids):
+        """Token ids to text; bytes that are not a character are replaced."""
+        tokens = [self.vocab[token_id] for token_id in token_ids]
+        return b"".join(tokens).decode(errors="replace")
 
 
 def split_special(text, names):
@@ -26,18 +99,6 @@ def split_special(text, names):
         return [text]
     longest_first = sorted(names, key=len, reverse=True)
     return re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)
-
-
-def merge_pair(ids, pair, new_id):
-    """Replace each pair, from the left: ([1, 2, 3, 1, 2], (1, 2), 4) -> [4, 3, 4]."""
-    merged = []
-    for token_id in ids:
-        # A merged id is never half of the next pair: new_id is in no pair yet.
-        if merged and (merged[-1], token_id) == pair:
-            merged[-1] = new_id
-        else:
-            merged.append(token_id)
-    return merged
 
 
 def learn_merges(words, num_merges):
@@ -62,17 +123,25 @@ def learn_merges(words, num_merges):
         touched = set()
         for index in holders.pop(best):
             old = spellings[index]
-            new = spellings[index] = merge_pair(old, best, 256 + len(merges))
-            for ids, sign in ((old, -1), (new, 1)):
-                for pair in zip(ids, ids[1:]):
-                    pair_counts[pair] += sign * counts[index]
-                    touched.add(pair)
+            new = merge_pair(old, best, 256 + len(merges))
+            spellings[index] = new
+            touched.update(recount(pair_counts, old, new, counts[index]))
             for pair in zip(new, new[1:]):
                 holders[pair].add(index)
         for pair in touched:
             heapq.heappush(heap, (-pair_counts[pair], pair))
         merges.append(best)
     return merges
+
+
+def recount(pair_counts, old, new, count):
+    """Count a word's new pairs in place of its old ones; returns the set of both."""
+    old_pairs, new_pairs = list(zip(old, old[1:])), list(zip(new, new[1:]))
+    for pair in old_pairs:
+        pair_counts[pair] -= count
+    for pair in new_pairs:
+        pair_counts[pair] += count
+    return set(old_pairs + new_pairs)
 
 
 def pop_most_frequent(heap, pair_counts):

@@ -21,8 +21,13 @@ from support.download.vocabulary import (
 
 def split_words(text):
     """Cut a text into words and punctuation: "Hi, you." -> ["Hi", ",", "you", "."]."""
-    pieces = re.split(r'([,.:;?_!"()\']|--|\s)', text)
-    return [piece.strip() for piece in pieces if piece.strip()]
+    pieces = re.split(r"""([,.:;?_!"()']|--|\s)""", text)
+    return [piece for piece in pieces if piece.strip()]
+
+
+def build_vocab(tokens):
+    """Number the different tokens, in sorted order: {token: token id}."""
+    return {token: token_id for token_id, token in enumerate(sorted(set(tokens)))}
 
 
 def look_up(ids, table):
@@ -55,7 +60,7 @@ class SimpleTokenizerV1:
     def decode(self, ids):
         """Token ids to text, with no space before a punctuation mark."""
         text = " ".join(look_up(ids, self.int_to_str))
-        return re.sub(r'\s+([,.?!"()\'])', r"\1", text)
+        return re.sub(r"""\s+([,.?!"()'])""", r"\1", text)
 
 
 class SimpleTokenizerV2(SimpleTokenizerV1):
@@ -63,7 +68,9 @@ class SimpleTokenizerV2(SimpleTokenizerV1):
 
     def token_id(self, token):
         """The id of one token, or that of `<|unk|>`."""
-        return super().token_id(token if token in self.str_to_int else "<|unk|>")
+        if token not in self.str_to_int:
+            token = "<|unk|>"
+        return super().token_id(token)
 
     def decode(self, ids):
         """Token ids to text, with no space before a colon or a semicolon either."""

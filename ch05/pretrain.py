@@ -16,7 +16,6 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from ch02.dataset import load_text
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.training import (
@@ -29,6 +28,7 @@ from ch05.training import (
 from support.commands import clean_exit, exit_renamed, positive
 from support.device.device import fast_math, pick_device
 from support.download.fetch import FetchError
+from support.download.texts import load_text
 from support.messages import one_line, say
 from support.weights.checkpoint import save_model
 from support.weights.local import LOCAL

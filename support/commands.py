@@ -11,7 +11,7 @@ import signal
 import sys
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 
-from support.messages import encodable, one_line, printable
+from support.messages import encodable, one_line, printable, reason_of
 
 INTERRUPTED = 130  # exit status after Ctrl-C: 128 plus the number of the signal
 BROKEN_PIPE = 141  # likewise, when nobody reads the output any more
@@ -129,7 +129,7 @@ def clean_exit(*errors, stopped="stopped"):
         except KeyboardInterrupt:
             exit_with(stopped, INTERRUPTED)
         except errors as error:
-            sys.exit(f"error: {printable(error)}")
+            sys.exit(f"error: {printable(reason_of(error))}")
         except Exception as error:
             texts = (one_line(a, 5000) if isinstance(a, str) else a for a in error.args)
             error.args = tuple(texts)

@@ -24,6 +24,14 @@ def one_line(text, longest=300):
     return line if len(line) <= longest else f"{line[:longest]}..."
 
 
+def reason_of(error):
+    """Return what an error says; an OSError says it without its number."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    file = "" if error.filename is None else f"{error.filename}: "
+    return f"{file}{error.strerror}"
+
+
 def encodable(text, stream):
     """Replace the characters that a stream cannot encode by `?`."""
     encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -15,6 +15,7 @@ import torch
 
 from support.checks import is_switched_on
 from support.download.files import write_atomically
+from support.download.json_files import read_small_json
 from support.paths import MODELS
 
 CHOICES = MODELS / "choices.json"
@@ -91,9 +92,10 @@ def machine_key():
 def read_choices():
     """Return the choices that were made on this machine, {title: name}."""
     with suppress(OSError, ValueError, TypeError, LookupError):  # missing or damaged
-        saved = json.loads(CHOICES.read_text(encoding="utf-8"))
-        if saved["machine"] == machine_key() and isinstance(saved["choices"], dict):
-            return saved["choices"]
+        saved = read_small_json(CHOICES)
+        if saved["machine"] == machine_key():
+            names = dict(saved["choices"])
+            return {t: name for t, name in names.items() if isinstance(name, str)}
     return {}
 
 

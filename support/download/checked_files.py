@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 
 from support.download.files import write_atomically
+from support.download.json_files import read_small_json
 from support.paths import MODELS
 
 CHECKED = MODELS / "checked_files.json"
@@ -54,8 +55,10 @@ def file_state(file):
 
 def read_known():
     """Return the names of the checks that files have passed, by their state."""
-    with suppress(OSError, ValueError, RecursionError):  # missing or damaged
-        known = json.loads(CHECKED.read_text(encoding="utf-8"))
-        if isinstance(known, dict) and all(isinstance(v, list) for v in known.values()):
-            return known
+    with suppress(OSError, ValueError, TypeError):  # missing or damaged
+        known = dict(read_small_json(CHECKED))
+        return {
+            state: [check for check in checks if isinstance(check, str)]
+            for state, checks in known.items()
+        }
     return {}

@@ -30,7 +30,7 @@ from support.download.request import (
     download,
     proxy_note,
 )
-from support.messages import printable, say
+from support.messages import printable, reason_of, say
 from support.paths import ROOT
 
 MAX_IDLE_ROUNDS = 5  # consecutive rounds over the mirrors without progress
@@ -236,7 +236,10 @@ def unzip_member(archive, member, path, *, sha256, size):
                 raise ValueError(f"{member} in it has the sha256 {found}, not {sha256}")
             set_aside(path)
     except OSError as error:
-        raise FetchError(f"{archive} cannot be unpacked to {path}: {error}") from None
+        raise FetchError(
+            f"{archive} cannot be unpacked to {path}: {reason_of(error)}. Solve this "
+            "problem, or name another folder in LLMS_DOWNLOADS"
+        ) from None
     except BAD_ZIP as error:
         reason = str(error) or "it ends too early"
         raise FetchError(

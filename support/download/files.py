@@ -188,9 +188,15 @@ def replacing(path):
 
 
 def write_atomically(path, content):
-    """Write bytes so that path holds all of them or stays as it was."""
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
+    """Write bytes so that path holds all of them or stays as it was.
+
+    Raises OSError, with the name of path.
+    """
+    try:
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def move_into_place(temporary, path):

@@ -295,7 +295,7 @@ def thinnest_change(answer):
             require(size == shape, f"{what} {name} has shape {size}, not {shape}")
         off = (change - (A @ B).T).norm().item()
         least = torch.linalg.svdvals(change)[rank:].norm().item()
-        reason = f"{what} A and B are off by {off:.3f}, and {least:.3f} can be had"
+        reason = f"{what} A and B are off by {off:.3f}, and {least:.3f} is possible"
         require(off < least + 1e-4, reason)
 
 

@@ -96,7 +96,7 @@ def as_whole_numbers(answer):
     if isinstance(answer, (set, frozenset, map, filter)):
         answer = list(answer)
     found = as_tensor(answer)
-    require(found.dim() == 1, f"it should have one axis, not {found.dim()}")
+    require(found.dim() == 1, f"it should have one dimension, not {found.dim()}")
     return [as_whole_number(number) for number in found]
 
 

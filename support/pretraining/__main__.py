@@ -18,6 +18,7 @@ from filelock import Timeout
 
 from support.commands import clean_exit
 from support.download.fetch import FetchError
+from support.messages import reason_of
 from support.pretraining.command_run import add_run_arguments, run_command
 from support.pretraining.command_tokenize import (
     add_tokenize_arguments,
@@ -61,7 +62,8 @@ def explaining_errors(folder):
             "another folder"
         ) from None
     except OSError as error:
-        raise OSError(f"the work in {folder} stopped: {error}. {CONTINUE}") from error
+        reason = reason_of(error)
+        raise OSError(f"the work in {folder} stopped: {reason}. {CONTINUE}") from error
     except (MemoryError, RuntimeError) as error:
         is_memory = isinstance(error, (MemoryError, torch.OutOfMemoryError))
         if not is_memory and "can't allocate memory" not in str(error):

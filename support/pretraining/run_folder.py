@@ -177,17 +177,23 @@ class RunFolder:
         if different:
             raise ValueError(f"{file.path} belongs to another run: {different}")
 
-    def check_disk_space(self, model):
-        """Raise OSError unless a checkpoint of a tied model, and the result, fit in."""
+    def check_disk_space(self, model, num_saves):
+        """Raise OSError unless num_saves checkpoints of a tied model fit in.
+
+        Some of them will be removed again; but the result must fit in beside the rest.
+        """
         if rank() > 0:
             return
         size = size_in_bytes(model.parameters())
         check_writable(self.path / MODEL, size)
-        free, needed = shutil.disk_usage(self.path).free, (3 + 1) * size  # and moments
+        num_here = sum(step > 0 for step in self.known_settings())
+        num_new = min(num_saves, max(1, NUM_KEPT + 1 - num_here))  # at the same time
+        free = shutil.disk_usage(self.path).free
+        needed = (3 * num_new + 1) * size  # a checkpoint holds two moments as well
         if free < needed:
             raise OSError(
-                f"{self.path} has {free:,} bytes left, but a checkpoint and the final "
-                f"model take {needed:,}"
+                f"{self.path} has {free:,} bytes left, but its checkpoints and the "
+                f"final model take {needed:,} more"
             )
 
     def save(self, step, model, optimizer):

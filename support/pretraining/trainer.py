@@ -4,6 +4,7 @@
 again with the same settings, a run continues from its last checkpoint.
 """
 
+import math
 import signal
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -176,7 +177,7 @@ class Trainer:
             print(f"continuing after step {self.step} of {self.settings.num_steps}")
         try:
             if self.step < self.settings.num_steps:
-                folder.check_disk_space(model)
+                folder.check_disk_space(model, self.num_saves())
                 with catching_stop_signals() as is_stopped, self.chosen_ways():
                     self.take_steps(model, optimizer, folder, is_stopped)
         except FloatingPointError as error:
@@ -189,6 +190,11 @@ class Trainer:
         if is_done:  # even if a process was killed after the last step
             folder.save_result(model, self.settings.config)
         return is_done
+
+    def num_saves(self):
+        """How many checkpoints the steps that are left will write."""
+        freq, last = self.options.save_freq, self.settings.num_steps
+        return math.ceil(last / freq) - self.step // freq
 
     @contextmanager
     def chosen_ways(self):

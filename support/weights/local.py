@@ -5,10 +5,10 @@ from contextlib import redirect_stdout
 
 import torch
 
-from ch02.dataset import load_text
 from ch02.tokenizer import get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.training import create_train_val_loaders, train_model_simple
+from support.download.texts import load_text
 from support.messages import one_line, say
 from support.paths import MODELS
 from support.weights.checkpoint import save_model

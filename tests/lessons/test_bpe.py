@@ -1,4 +1,4 @@
-"""The byte-pair algorithm: pre-tokens, the merges that are learnt, and their use."""
+"""The byte-pair algorithm, slow and fast: pre-tokens, learning merges, using them."""
 
 import sys
 from collections import Counter
@@ -11,13 +11,19 @@ from hypothesis import strategies as st
 
 from ch02.bpe import (
     SPLIT_PATTERN,
+    BPETokenizerSimple,
+    count_pairs,
+    encode_word,
     learn_merges,
     merge_bytes,
     merge_pair,
+    most_frequent,
+    recount,
     split_special,
     train_vocab,
 )
-from ch02.dataset import load_text
+from ch02.tokenizer import BPETokenizer
+from support.download.texts import load_text
 
 MANY = settings(max_examples=300)
 SINGLE_BYTES = {bytes([value]): value for value in range(256)}
@@ -105,6 +111,15 @@ def test_pre_tokens_worked_by_hand(text, pieces):
     assert SPLIT_PATTERN.findall(text) == pieces
 
 
+@MANY
+@given(st.text(st.sampled_from("abS1½ \t\n\u00a0'sdmtlvre-é🌊"), max_size=60))
+def test_pre_tokens_are_those_of_the_pattern_that_openai_published(text):
+    published = (
+        r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+    )
+    assert regex.findall(published, text) == SPLIT_PATTERN.findall(text)
+
+
 @pytest.mark.parametrize(
     ("text", "names", "parts"),
     [
@@ -130,6 +145,25 @@ def test_special_tokens_are_cut_out_the_longest_first(text, names, parts):
 )
 def test_pairs_are_replaced_from_the_left(ids, pair, merged):
     assert merge_pair(ids, pair, 4) == merged
+
+
+def test_pairs_are_counted_within_words():
+    words = [[1, 1, 1], [2, 1], [1, 2, 1], [3], []]
+    assert count_pairs(words) == {(1, 1): 2, (2, 1): 2, (1, 2): 1}
+    assert count_pairs([]) == {}
+
+
+def test_the_most_frequent_pair_with_the_smaller_ids():
+    counts = {(2, 1): 3, (1, 9): 3, (1, 8): 3, (0, 0): 2}
+    assert most_frequent(counts) == (1, 8)
+    assert most_frequent(counts | {(5, 5): 4}) == (5, 5)
+
+
+def test_counts_are_corrected_for_one_word():
+    counts = Counter({(1, 2): 7, (2, 1): 3, (9, 9): 1})
+    pairs = recount(counts, [1, 2, 1, 2], [4, 4], 3)
+    assert pairs == {(1, 2), (2, 1), (4, 4)}
+    assert counts == Counter({(1, 2): 1, (4, 4): 3, (9, 9): 1})
 
 
 def test_merges_worked_by_hand():
@@ -214,3 +248,61 @@ def test_merging_bytes_equals_the_merges_applied_in_their_order(vocab, merges, d
     for rank, pair in enumerate(merges):
         ids = merge_naively(ids, pair, 256 + rank)
     assert merge_bytes(word, vocab) == ids
+
+
+# The slow tokenizer of 2.5, and the fast one
+
+
+def test_words_are_encoded_in_the_order_of_learning():
+    merges = {(105, 110): 256, (116, 105): 257, (257, 256): 258}
+    assert encode_word(list(b"tin"), merges) == [116, 256]
+    assert encode_word(list(b"titin"), merges) == [257, 116, 256]
+    assert encode_word(list(b"tiin"), merges) == [258]
+    assert encode_word(list(b"sea"), merges) == list(b"sea")
+    assert encode_word([], merges) == []
+
+
+def test_what_the_simple_tokenizer_learns_worked_by_hand():
+    tokenizer = BPETokenizerSimple()
+    assert tokenizer.encode("tide") == list(b"tide")
+    tokenizer.train("tide-tide-tin", 259)
+    assert tokenizer.bpe_merges == {(116, 105): 256, (100, 101): 257, (256, 257): 258}
+    assert [tokenizer.vocab[i] for i in (45, 256, 257, 258)] == [
+        b"-",
+        b"ti",
+        b"de",
+        b"tide",
+    ]
+    assert tokenizer.encode("timid tide") == [256, 109, 105, 100, 32, 258]
+    tokenizer.train("abab", 1000)
+    assert tokenizer.bpe_merges == {(97, 98): 256, (256, 256): 257}
+    assert len(tokenizer.vocab) == 258 and tokenizer.decode([257, 256]) == "ababab"
+
+
+def test_half_a_character_is_decoded_to_a_replacement_character():
+    tokenizer = BPETokenizerSimple()
+    assert tokenizer.decode(tokenizer.encode("né")[:-1]) == "n\ufffd"
+    assert tokenizer.decode([]) == ""
+
+
+TEXTS = st.text(st.sampled_from("aab '1\né😀"), max_size=80)
+
+
+@MANY
+@given(TEXTS, TEXTS, st.integers(250, 268))
+def test_the_fast_tokenizer_gives_what_the_simple_one_gives(text, other, vocab_size):
+    simple = BPETokenizerSimple()
+    simple.train(text, vocab_size)
+    fast = BPETokenizer.train(text, len(simple.vocab), special_tokens=())
+    assert fast.token_bytes == simple.vocab
+    for some in (text, other):
+        assert fast.encode(some) == simple.encode(some)
+        assert simple.decode(simple.encode(some)) == some
+
+
+def test_both_learn_the_same_from_the_story(story):
+    simple = BPETokenizerSimple()
+    simple.train(story[:5000], 256 + 100)
+    fast = BPETokenizer.train(story[:5000], 256 + 100, special_tokens=())
+    assert fast.token_bytes == simple.vocab
+    assert fast.encode(story) == simple.encode(story)

@@ -8,11 +8,11 @@ import matplotlib
 import pytest
 import torch
 
-from ch02.dataset import load_text
 from ch02.tokenizer import get_tokenizer
 from ch05 import pretrain as script
 from ch05.pretrain import START_CONTEXT
 from ch05.training import create_train_val_loaders, train_model_simple
+from support.download.texts import load_text
 from support.paths import ROOT
 from support.weights.checkpoint import load_model
 

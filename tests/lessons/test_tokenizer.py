@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from ch02.dataset import load_text
 from ch02.tokenizer import (
     BPETokenizer,
     SimpleTokenizerV1,
     SimpleTokenizerV2,
+    build_vocab,
     get_tokenizer,
     split_words,
 )
 from support.download import vocabulary
+from support.download.texts import load_text
 from support.download.vocabulary import gpt2_vocab_files, pair_surrogates
 
 MANY = settings(max_examples=300)
@@ -379,6 +380,13 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(saved, monkeypatch
 )
 def test_words_worked_by_hand(text, pieces):
     assert split_words(text) == pieces
+
+
+def test_a_vocabulary_worked_by_hand():
+    tokens = ["tide", ",", "The", "tide", "the"]
+    assert build_vocab(tokens) == {",": 0, "The": 1, "the": 2, "tide": 3}
+    assert list(build_vocab(tokens)) == [",", "The", "the", "tide"]
+    assert build_vocab([]) == {}
 
 
 def test_simple_tokenizer_worked_by_hand():

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 from tqdm.auto import tqdm
 
-from ch02.dataset import GPTDatasetV1, load_text
+from ch02.dataset import GPTDatasetV1
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from ch04.gpt import GPT_CONFIG_124M, DummyGPTModel, GPTModel
 from ch05 import training
@@ -32,6 +32,7 @@ from ch05.training import (
 )
 from ch06.classifier import train_classifier_simple
 from ch07.finetuning import finetune
+from support.download.texts import load_text
 from tests.conftest import TINY
 
 matplotlib.use("Agg")

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbclient.output_widget import OutputWidget
 
 from support.paths import ROOT
 
@@ -185,10 +186,13 @@ def split(notebook):
     cells that check something.
     """
     cells = notebook.cells
-    titles = [cell.source.partition("\n")[0] for cell in cells]
+    titled = {
+        title: [i for i, cell in enumerate(cells) if title in cell.source.splitlines()]
+        for title in ("## Exercises", "## Next")
+    }
     exercises = range(0)
-    if "## Exercises" in titles and "## Next" in titles:
-        exercises = range(titles.index("## Exercises"), titles.index("## Next"))
+    if all(titled.values()):
+        exercises = range(titled["## Exercises"][0], titled["## Next"][0])
     lesson, answers = [], []
     for number, cell in enumerate(cells):
         is_code = cell.cell_type == "code"
@@ -213,10 +217,10 @@ def reset(notebook, committed=None):
             known = [originals.get(n) for n in CHECK.findall(cell.source)]
             sources = next(filter(None, known), emptied(cell.source))
         for source in sources:
-            if cell in answers and source not in used:
-                cells.append(nbformat.v4.new_code_cell(source))
-            elif cell not in answers:
+            if cell not in answers or source == cell.source:  # nobody has filled it
                 cells.append(cell)
+            elif source not in used:
+                cells.append(nbformat.v4.new_code_cell(source))
             used.add(source)
     notebook.cells = cells
     return notebook
@@ -336,10 +340,29 @@ def peak_megabytes(client):
     return int(answer["data"]["text/plain"]) * unit / 1e6
 
 
+class KeptOutput(OutputWidget):
+    """What an explorer shows, which is kept here and not sent back to the kernel.
+
+    nbclient would send it over the socket from which it awaits the cell's reply. With
+    ZeroMQ that can swallow the news that the reply has come, and the run never ends.
+    """
+
+    def sync_state(self):
+        """Do nothing: the kernel has no use for it."""
+
+
+def explorer_errors(client):
+    """What went wrong in explorers so far: `interact` shows errors, and raises none."""
+    states = client.widget_state.values()
+    shown = [output for state in states for output in state.get("outputs", ())]
+    return [o.evalue for o in shown if o["output_type"] == "error"]
+
+
 def execute(path, parameters=None, with_answers=False):
     """Run a notebook from its own folder in a fresh kernel.
 
-    with_answers: check the answers to its stubs too, which it shows itself.
+    with_answers: check the answers to its stubs too, which it shows itself. Raises
+    RuntimeError that names the cell that failed; so does an error in an explorer.
     """
     notebook = read(path)
     if with_answers:
@@ -349,14 +372,17 @@ def execute(path, parameters=None, with_answers=False):
     folder = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(notebook, kernel_name="python3", resources=folder)
     client.extra_arguments = KERNEL_ARGUMENTS
+    client.widget_registry["@jupyter-widgets/output"]["OutputModel"] = KeptOutput
     start = time.perf_counter()
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
+            where = f"{label(path)}, cell {index + 1} of {len(notebook.cells)}"
             try:
                 client.execute_cell(cell, index)
             except (CellExecutionError, DeadKernelError) as error:
-                where = f"{label(path)}, cell {index + 1} of {len(notebook.cells)}"
                 raise RuntimeError(f"{where}: {error}") from None
+            if errors := explorer_errors(client):
+                raise RuntimeError(f"{where}, in an explorer: {errors[0]}")
         minutes = (time.perf_counter() - start) / 60
         return Run(notebook, minutes, peak_megabytes(client))
 

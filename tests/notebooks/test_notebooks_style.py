@@ -81,6 +81,8 @@ def has_exercises_without_answers(path, notebook):
     numbers = [n for n in checked(code_cells(notebook)) if n[-1].isdigit()]
     if not 2 <= len(numbers) <= 4:
         yield f"{len(numbers)} exercises, 2 to 4 should be"
+    if lost := {*checked(code_cells(notebook))} - {*checked(split(notebook)[1])}:
+        yield f"{lost} would not be reset: the headings Exercises and Next are missing"
     left = [cell.source for cell in split(reset(copy.deepcopy(notebook)))[1]]
     answers = [cell.source for cell in split(notebook)[1]]
     for source in set(answers).symmetric_difference(left):
@@ -113,6 +115,33 @@ def says_what_its_pictures_show(path, notebook):
                 yield f"the brackets do not say what {name} shows"
             if not (path.parent / name).is_file():
                 yield f"{name} does not exist"
+
+
+def lets_the_reader_build(path, notebook):
+    if path.parent.name not in DESCRIBED:
+        return
+    numbers = checked(code_cells(notebook))
+    if not any(number[-1].isalpha() for number in numbers):
+        yield "no stub: the reader builds nothing"
+    if len(numbers) > 8:
+        yield f"{len(numbers)} checks, 8 are the most"
+    names = [name for text in prose(notebook) for _, name in PICTURE.findall(text)]
+    if not any(name.endswith(".svg") for name in names):
+        yield "no schematic explains the idea"
+
+
+def shows_rather_than_asserts(path, notebook):
+    if path.parent.name not in DESCRIBED:
+        return
+    cells = code_cells(notebook)
+    num_asserts = sum("assert " in cell.source for cell in cells)
+    if num_asserts > len(cells) / 4:
+        yield f"{num_asserts} of {len(cells)} code cells assert, a quarter may"
+    for cell in cells:
+        lines = cell.source.partition("\n# alt: ")[0].splitlines()
+        draws = "plt.show()" in cell.source and "@interact" not in cell.source
+        if draws and len(lines) > 10:
+            yield f"{len(lines)} lines to draw, 10 are the most, in\n{cell.source}"
 
 
 # Rules for sections and solutions
@@ -175,6 +204,8 @@ OF_SECTIONS = [
     has_exercises_without_answers,
     shows_something,
     says_what_its_pictures_show,
+    lets_the_reader_build,
+    shows_rather_than_asserts,
 ]
 OF_ALL = [
     begins_with_the_imports,
@@ -214,7 +245,9 @@ def test_every_notebook(rule, notebooks):
 
 def test_each_rule_has_something_against_a_bad_notebook():
     code, text = nbformat.v4.new_code_cell, nbformat.v4.new_markdown_cell
-    long = code("x = 1\n" * 16 + f"y = {'1' * 90}\n%cd {ROOT}")
+    long = code(
+        "assert 1\nplt.show()\n" + "x = 1\n" * 14 + f"y = {'1' * 90}\n%cd {ROOT}"
+    )
     long.outputs = [
         nbformat.v4.new_output("stream", text="." * 300_000 + " /data/a/text.txt"),
         nbformat.v4.new_output("error", ename="KeyError", evalue="", traceback=[]),
@@ -232,6 +265,8 @@ def test_each_rule_has_something_against_a_bad_notebook():
         has_exercises_without_answers: 3,
         shows_something: 1,
         says_what_its_pictures_show: 2,
+        lets_the_reader_build: 2,
+        shows_rather_than_asserts: 2,
         begins_with_the_imports: 3,
         keeps_code_cells_short: 3,
         is_saved_by_one_clean_run: 5,

@@ -103,14 +103,26 @@ def test_only_so_many_are_remembered(path, tmp_path, monkeypatch):
     assert CheckedFiles(*others).have_passed("a")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{", b"\xff", b'{"a": 3}', b"[" * 9999]
-)
+DEEP = b"[" * 900 + b"]" * 900
+DAMAGED = [b"", b"[]", b"{", b"\xff", b'{"a": 3}', b'{"a": [{}]}', b"[[[], 1]]", b"3"]
+DAMAGED += [b"[" * 9999, b'{"a": %s}' % DEEP]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
 def test_what_is_remembered_may_be_damaged(path, checked_path, content):
     checked_path.write_bytes(content)
     assert not CheckedFiles(path).have_passed("a")
     CheckedFiles(path).note("a")
     assert CheckedFiles(path).have_passed("a")
+
+
+@pytest.mark.timeout(30)  # a pipe would be waited for
+def test_what_is_remembered_is_not_read_from_a_pipe(path, checked_path):
+    checked_path.unlink()  # what the fixture noted
+    os.mkfifo(checked_path)
+    assert not CheckedFiles(path).have_passed("a")
+    CheckedFiles(path).note("a")
+    assert checked_path.is_file() and CheckedFiles(path).have_passed("a")
 
 
 def test_what_cannot_be_remembered_is_checked_each_time(path, checked_path):

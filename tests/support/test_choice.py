@@ -1,6 +1,7 @@
 """The fastest exact way is chosen, once a machine; plain PyTorch where in doubt."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -112,6 +113,27 @@ def test_a_choice_made_elsewhere_is_made_anew(monkeypatch, what):
 
 
 DAMAGED = [b"", b"{", b"\xff\xfe", b"[]", b"{}", b"3", b"null", b'{"machine": []}']
+DAMAGED += [b"[" * 10**5, b'{"a":' * 10**5]
+
+
+@pytest.mark.timeout(30)  # a pipe would be waited for
+def test_choices_are_not_read_from_a_pipe():
+    choice.CHOICES.parent.mkdir()
+    os.mkfifo(choice.CHOICES)
+    assert recall("work") is None
+    remember("work", "other")
+    assert choice.CHOICES.is_file() and recall("work") == "other"
+
+
+@pytest.mark.parametrize("bad", ["null", "3", "[" * 900 + "]" * 900, '{"a": [2]}'])
+def test_a_damaged_choice_is_made_anew(bad):
+    remember("work", "other")
+    remember("more work", "plain")
+    content = choice.CHOICES.read_text()
+    choice.CHOICES.write_text(content.replace('"other"', bad))
+    assert (recall("work"), recall("more work")) == (None, "plain")
+    remember("work", "other")
+    assert json.loads(choice.CHOICES.read_text()) == json.loads(content)
 
 
 @pytest.mark.parametrize("content", DAMAGED)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ch02.dataset import STORY, load_text
 from ch02.tokenizer import get_tokenizer
+from support.download.texts import STORY, load_text
 from support.pretraining import chunks as chunking
 from support.pretraining.chunks import (
     LAST_CUT,

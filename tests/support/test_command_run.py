@@ -23,6 +23,7 @@ from support.commands import INTERRUPTED
 from support.download.files import sha256_of
 from support.download.json_files import write_sealed
 from support.pretraining.__main__ import main
+from support.pretraining.command_run import check_data
 from support.pretraining.memory import OVERHEAD, Workload, forecast_training
 from support.pretraining.run_folder import ADDED_SETTINGS, RunFolder
 from support.pretraining.shards import SPLITS, TokenShards, shard_path
@@ -217,6 +218,7 @@ def test_a_full_disk_is_one_sentence(command, monkeypatch, tmp_path):
     monkeypatch.setattr(os, "fsync", fail)
     complaint = command()
     assert complaint.startswith(f"error: the work in {tmp_path / 'run'} stopped: ")
+    assert "Errno" not in complaint
     assert complaint.endswith(
         "No space left on device. Solve this problem and run the same command again to "
         "continue"
@@ -270,6 +272,14 @@ def test_damaged_shards_are_found_before_a_step(
     folder = RunFolder(tmp_path / "run")
     assert (folder.last_valid_step() if is_resumed else 0) == (3 if is_resumed else 0)
     assert folder.log.exists() == is_resumed
+
+
+def test_all_processes_are_told_what_rank_0_has_found(shards, monkeypatch):
+    module = support.pretraining.command_run
+    monkeypatch.setattr(module, "rank", lambda: 1)
+    monkeypatch.setattr(module, "broadcast", lambda _: {"a.bin": "is damaged"})
+    with pytest.raises(ValueError, match="a.bin is damaged"):
+        check_data(shards)
 
 
 @pytest.mark.parametrize("name", ["run", "shards/run"])

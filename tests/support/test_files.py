@@ -23,6 +23,7 @@ from support.download.files import (
     set_aside,
     sha256_of,
     size_of,
+    temporary_path,
     write_atomically,
 )
 
@@ -49,6 +50,20 @@ def test_what_fails_half_way_leaves_the_old_file(target):
     assert target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+@pytest.mark.parametrize("function", ["os.fsync", "os.replace", "io.open"])
+def test_what_cannot_be_written_is_named(target, monkeypatch, number, function):
+    def fail(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    write_atomically(target, b"old")
+    with monkeypatch.context() as patch, pytest.raises(OSError) as caught:
+        patch.setattr(function, fail)
+        write_atomically(target, b"new")
+    assert (caught.value.errno, caught.value.filename) == (number, str(target))
+    assert target.read_bytes() == b"old" and list(target.parent.iterdir()) == [target]
+
+
 def test_what_a_killed_process_left_goes_and_a_readers_files_stay(tmp_path):
     with replacing(tmp_path / "model.bin") as temporary:
         name = temporary.name
@@ -59,6 +74,8 @@ def test_what_a_killed_process_left_goes_and_a_readers_files_stay(tmp_path):
     mine += [name.replace(".tmp", ""), name.upper(), name.replace(".bin", "")]
     for other in mine:
         (tmp_path / other).write_bytes(b"a reader's")
+    mine += [temporary_path(tmp_path / "model.bin").name]
+    (tmp_path / mine[-1]).mkdir()
     remove_temporaries(tmp_path, re.compile(r"model\.bin"))
     found = {path.name for path in tmp_path.iterdir()}
     assert found == {*mine, "model.bin", name.replace("model", "other")}

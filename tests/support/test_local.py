@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from ch02.dataset import load_text
 from ch04.gpt import GPTModel
 from ch05.training import (
     create_train_val_loaders,
     evaluate_model,
     train_model_simple,
 )
+from support.download.texts import load_text
 from support.weights import local
 from support.weights.checkpoint import load_model
 from support.weights.local import train_small

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.commands import BROKEN_PIPE, INTERRUPTED, Console, clean_exit
-from support.messages import one_line, printable, say
+from support.messages import one_line, printable, reason_of, say
 from support.paths import ROOT
 
 COMMAND = """
@@ -188,6 +188,21 @@ def test_what_stops_a_command_is_one_line(capsys, error, status):
         raise error
     assert end.value.code == status != 0
     assert capsys.readouterr().err.endswith("stop\\n\\x1b; go\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.ENOSPC, "No space", "a/b"), "a/b: No space"),
+        (OSError(errno.ENOSPC, "No space"), "No space"),
+        (OSError("a/b cannot be written"), "a/b cannot be written"),
+        (ValueError("a/b is a folder"), "a/b is a folder"),
+    ],
+)
+def test_a_command_says_what_is_wrong_without_a_number(error, reason):
+    with pytest.raises(SystemExit) as end, clean_exit(OSError, ValueError):
+        raise error
+    assert end.value.code == f"error: {reason}" and reason_of(error) == reason
 
 
 @pytest.mark.parametrize("kind", [ValueError, OSError, FloatingPointError])

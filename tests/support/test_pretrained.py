@@ -1,4 +1,4 @@
-"""A pretrained model comes from wherever it can be had, whole and tested."""
+"""A pretrained model comes from the first source that has it, whole and tested."""
 
 import json
 import os
@@ -420,7 +420,7 @@ def test_a_lost_sha256_is_said(published, folder, content, monkeypatch, capsys):
     run(monkeypatch, "verify", SMALL)
     if content is None:
         assert f"missing: {beside}" in capsys.readouterr().out
-        assert "move it away" not in str(caught.value)
+        assert "move this one away" not in str(caught.value)
 
 
 def test_a_converted_file_is_hashed_once(published, folder, monkeypatch):

@@ -355,6 +355,21 @@ def test_a_target_that_is_too_small_is_found_before_the_first_step(path):
     assert not (path / "log.jsonl").exists()
 
 
+@pytest.mark.parametrize("stop_at", [None, 2, 3, 4, 7])
+def test_room_is_asked_for_as_many_checkpoints_as_are_written(
+    path, monkeypatch, stop_at
+):
+    if stop_at:
+        tiny_run(ToldFolder(path, stop_at=stop_at))
+    asked, saved, save = [], [], RunFolder.save
+    monkeypatch.setattr(RunFolder, "check_disk_space", lambda *args: asked.append(args))
+    monkeypatch.setattr(
+        RunFolder, "save", lambda *args: saved.append(args) or save(*args)
+    )
+    assert tiny_run(RunFolder(path))
+    assert [num_saves for *_, num_saves in asked] == [len(saved)]
+
+
 def test_a_damaged_checkpoint_costs_the_steps_since_the_one_before(
     path, unbroken, capsys
 ):

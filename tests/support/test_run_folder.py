@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from itertools import count
 
@@ -275,6 +275,16 @@ def be_huge(path):
     os.truncate(path, 10**12)
 
 
+def be_lost(path):
+    """A link that leads nowhere."""
+    path.symlink_to(path.parent / "nowhere")
+
+
+def be_round(path):
+    """A link to itself, which cannot even be looked at."""
+    path.symlink_to(path)
+
+
 def holding(content):
     """A function that writes bytes to a path."""
     return lambda path: path.write_bytes(content)
@@ -285,7 +295,8 @@ CONTENTS = [b"", b"[]", b"null", b"7", b'"a"', b"{}", b"{", b"\xff\xfe", b"\0" *
 CONTENTS += [b"[" * 10**5, b'{"a":' * 10**5, b"NaN", b'{"files": Infinity}']
 CONTENTS += [b'{"a": null}', b'{"a": {"bytes": 1}}', b'{"files": []}', b"9" * 10**5]
 CONTENTS += [b'{"../../a": "%s"}' % (b"0" * 64), b'{"step": 1e999, "files": {}}']
-SMALL = SPECIAL | {repr(content[:20]): holding(content) for content in CONTENTS}
+SMALL = SPECIAL | {made.__name__: made for made in (be_lost, be_round)}
+SMALL |= {repr(content[:20]): holding(content) for content in CONTENTS}
 
 
 @pytest.mark.parametrize("make", SMALL.values(), ids=SMALL)
@@ -394,21 +405,41 @@ def test_a_disk_too_small_is_found_before_the_first_step(new_folder, monkeypatch
     """By what the system gives to a file, by what is free, and by writing."""
     model, _ = trained()
     size = sum(p.numel() * p.element_size() for p in model.parameters())
-    new_folder.check_disk_space(model)
+    new_folder.check_disk_space(model, 1)
     with largest_file(size - 1), pytest.raises(OSError, match="File too large"):
-        new_folder.check_disk_space(model)
+        new_folder.check_disk_space(model, 1)
     usage = shutil.disk_usage(new_folder.path)
     for free in (4 * size, 4 * size - 1):
         monkeypatch.setattr(
             shutil, "disk_usage", lambda _, f=free: usage._replace(free=f)
         )
         if free == 4 * size:
-            new_folder.check_disk_space(model)
+            new_folder.check_disk_space(model, 1)
     with pytest.raises(OSError, match=f"{free:,} bytes left, but .* take {4 * size:,}"):
-        new_folder.check_disk_space(model)
+        new_folder.check_disk_space(model, 1)
     with full_from(1, monkeypatch), pytest.raises(OSError, match="No space left"):
-        new_folder.check_disk_space(model)
+        new_folder.check_disk_space(model, 1)
     assert [entry.name for entry in new_folder.path.iterdir()] == ["lock"]
+
+
+@pytest.mark.parametrize(
+    ("num_here", "num_saves", "num_new"),
+    [(0, 1, 1), (0, 2, 2), (0, 9, 3), (1, 1, 1), (1, 9, 2), (2, 9, 1)],
+)
+def test_all_checkpoints_that_a_run_needs_at_once_must_fit_in(
+    folder, monkeypatch, num_here, num_saves, num_new
+):
+    model, optimizer = trained()
+    for step in range(num_here):
+        folder.save(10 + step, model, optimizer)
+    size = sum(p.numel() * p.element_size() for p in model.parameters())
+    needed, usage = (3 * num_new + 1) * size, shutil.disk_usage(folder.path)
+    for free in (needed, needed - 1):
+        room = usage._replace(free=free)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, room=room: room)
+        is_refused = pytest.raises(OSError, match=f"take {needed:,} more")
+        with nullcontext() if free == needed else is_refused:
+            folder.check_disk_space(model, num_saves)
 
 
 def test_a_disk_too_small_leaves_the_last_result(folder):
@@ -536,6 +567,8 @@ READERS = (
     "step-0000040.safetensors",
     "step-0000050.safetensors",
     "step-0000020.old",
+    "step-0000020.part",
+    f"step-0000020.{TOKEN}.part",
     "seal.json",
     "model/model.safetensors",
 )
@@ -559,6 +592,19 @@ def test_what_a_reader_keeps_there_stays(folder, states, capsys):
     assert [step for step in folder.steps() if step > 40] == [55, 50]
     said = capsys.readouterr().out
     assert "step-0000030.safetensors was not the expected file" in said
+
+
+def test_what_a_reader_keeps_there_is_there_when_a_run_begins_again(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    for name in READERS:
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_bytes(name.encode())
+    for _ in range(2):
+        with folder.locked():
+            folder.start(asdict(SETTINGS))
+            folder.save(60, *trained())
+    kept = {name: name.encode() for name in READERS}
+    assert kept.items() <= tree(folder.path).items()
 
 
 # One run at a time, and always the same one

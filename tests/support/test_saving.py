@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from ch05 import pretrain as script
 from ch07.lora import adapter_parameters
@@ -90,6 +91,21 @@ def test_a_model_is_kept_where_it_can_be(
     assert not left
 
 
+def test_where_nothing_could_be_saved_no_empty_folder_stays(tmp_path, capsys):
+    def save(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert not save_or_fall_back(tmp_path / "course" / "a.png", save)
+    for folder in ("temporary", "home"):
+        assert not any((tmp_path / folder).iterdir())
+    *reasons, last = capsys.readouterr().out.splitlines()
+    assert last.startswith("a.png could not be saved anywhere: it will be lost")
+    assert reasons[0] == (
+        f"{tmp_path}/course/a.png cannot be written: No space left on device"
+    )
+    assert len(reasons) == 3
+
+
 @pytest.mark.parametrize(
     "name", ["os.fsync", "pathlib.Path.mkdir", "support.download.files.allocate"]
 )
@@ -152,6 +168,50 @@ def test_nothing_is_loaded_where_nothing_can_be_kept(
     train = {"spam": spam_filter.train_filter, "helper": assistant.train_assistant}
     with pytest.raises(OSError, match="nothing was trained"):
         train[kind](tmp_path / "course" / "a.safetensors")
+
+
+@pytest.fixture
+def sizes(monkeypatch):
+    """The sizes for which there has to be room, in the order of the checks."""
+    asked = []
+    note = lambda path, num_bytes: asked.append(num_bytes)  # noqa: E731
+    monkeypatch.setattr("support.weights.saving.check_writable", note)
+    return asked
+
+
+def test_room_for_all_that_is_trained_is_asked_for_first(
+    spam, helper, tmp_path, monkeypatch, sizes
+):
+    known = []
+    train = lambda *_, **__: known.append(sizes[-1])  # noqa: E731
+    monkeypatch.setattr(spam_filter, "train_head", train)
+    monkeypatch.setattr(assistant, "finetune", train)
+    path = tmp_path / "a.safetensors"
+    for train_one in (spam_filter.train_filter, assistant.train_assistant):
+        train_one(path)
+        with safe_open(path, "pt") as file:
+            tensors = [file.get_tensor(name) for name in file.keys()]  # noqa: SIM118
+        assert known.pop() == sum(tensor.nbytes for tensor in tensors)
+
+
+@pytest.mark.parametrize("module", [spam_filter, assistant])
+def test_a_command_that_saved_elsewhere_says_so_and_fails(
+    spam, helper, tmp_path, monkeypatch, fail_in, module
+):
+    course = tmp_path / "course"
+    train = lambda *_, **__: fail_in(errno.EROFS, course)  # noqa: E731
+    monkeypatch.setattr(spam_filter, "train_head", train)
+    monkeypatch.setattr(assistant, "finetune", train)
+    for name in ("spam_filter.SPAM_FILTER", "assistant.ASSISTANT"):
+        monkeypatch.setattr(f"support.apps.{name}", course / "a.safetensors")
+    monkeypatch.setattr(sys, "argv", [module.__name__])
+    ends = []
+    for _ in range(2):  # the second time, the folder is read-only from the start
+        with pytest.raises(SystemExit) as stopped:
+            module.main()
+        ends.append(stopped.value.code)
+    assert ends[0].startswith("error: the model was not saved to its usual file")
+    assert ends[1].startswith("error: nothing was trained")
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -239,6 +299,11 @@ def test_the_story_run_checks_its_folder_first(tmp_path, run_story, fail_in, nam
     fail_in(errno.EROFS, tmp_path / "course" / name)
     trained, said = run_story(lambda: None)
     assert not trained and said.startswith("error: nothing was trained")
+
+
+def test_the_story_run_asks_for_room_for_all_weights(run_story, sizes):
+    _, known = run_story(lambda: sys.exit(sizes[-1]))
+    assert known == sum(p.numel() * 4 for p in script.GPTModel(CONFIG).parameters())
 
 
 @pytest.mark.parametrize("error", ERRORS)

@@ -31,11 +31,11 @@ from transformers import (
 )
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from ch02.dataset import load_text
 from ch02.tokenizer import get_tokenizer
 from ch05.decoding import generate
 from ch05.llama import SMOLLM2_CONFIG_135M
 from support.download.fetch import FetchError
+from support.download.texts import load_text
 from support.download.vocabulary import byte_characters, pair_surrogates
 from support.paths import ROOT
 from support.weights import smollm2
@@ -214,15 +214,17 @@ BAD_WHEELS = {
 
 
 @pytest.mark.parametrize("kind", BAD_WHEELS)
-def test_a_bad_wheel_is_a_sentence_and_leaves_nothing(folder, kind):
+def test_a_bad_wheel_is_a_sentence_and_changes_nothing(folder, kind):
     spoil, reason = BAD_WHEELS[kind]
     spoil(make_wheel(folder / NAME))
+    (folder / smollm2.GGUF).write_bytes(b"a reader's")
     with pytest.raises(
         FetchError, match=f"{NAME} is not the expected file.*{reason}"
     ) as error:
         fetch_gguf(folder)
     assert "\n" not in str(error.value)
-    assert files(folder) == [NAME]
+    assert files(folder) == [smollm2.GGUF, NAME]
+    assert (folder / smollm2.GGUF).read_bytes() == b"a reader's"
 
 
 def test_no_damage_of_a_wheel_is_a_traceback(folder):
@@ -252,9 +254,21 @@ def test_a_full_disk_is_a_sentence(folder, monkeypatch):
 
     make_wheel(folder / NAME)
     monkeypatch.setattr("shutil.copyfileobj", full)
-    with pytest.raises(FetchError, match="cannot be unpacked to .*No space left"):
+    advice = "No space left on device. Solve this problem, or name another folder"
+    with pytest.raises(FetchError, match=f"cannot be unpacked to .*: {advice}"):
         fetch_gguf(folder)
     assert files(folder) == [NAME]
+
+
+def test_a_full_disk_is_found_before_the_download(folder, stand_in, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    noted = stand_in(make_wheel(folder.parent / NAME))
+    monkeypatch.setattr("support.download.files.allocate", fail)
+    with pytest.raises(FetchError, match="5,000 bytes .*: No space left on device"):
+        fetch_gguf(folder)
+    assert not noted.exists() and files(folder) == []
 
 
 def test_pip_is_asked_for_one_pinned_wheel(folder, stand_in, tmp_path, capsys):
@@ -281,6 +295,7 @@ def test_pip_is_asked_for_one_pinned_wheel(folder, stand_in, tmp_path, capsys):
         (b"/bin/python: No module named pip\n\n", 1, "No module named pip"),
         (UNREACHABLE, 1, "connection broken by 'timed out'"),
         (b"ERROR: d\xe9j\xe0 vu", 2, "ERROR: d\ufffdj\ufffd vu"),
+        (b"OSError: [Errno 28] No space left on device", 1, "Free some space in "),
         (b"", 1, "it gave no reason"),
         (b"", 0, "it gave no reason"),
     ],

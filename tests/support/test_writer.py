@@ -15,9 +15,9 @@ from filelock import FileLock, Timeout
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ch02.dataset import load_text
 from ch02.tokenizer import BPETokenizer, get_tokenizer
 from support.download.json_files import write_sealed
+from support.download.texts import load_text
 from support.download.vocabulary import SINGLE_BYTES
 from support.pretraining import writer as shard_writer
 from support.pretraining.chunks import group_pieces, split_texts
