@@ -6,10 +6,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 from ch02.dataset import GPTDatasetV1, create_dataloader_v1
-from support.download.texts import load_text
-from ch02.tokenizer import (
-    BPETokenizer, SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer,
-)
+from ch02.tokenizer import BPETokenizer, SimpleTokenizerV1, SimpleTokenizerV2
+from ch02.tokenizer import get_tokenizer
 from ch03.attention import (
     CausalAttention, MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1,
     SelfAttention_v2, softmax_naive,
@@ -20,6 +18,7 @@ from ch04.gpt import (
     generate_text_simple, print_gradients,
 )
 from support.download.fetch import fetch
+from support.download.texts import load_text
 
 __all__ = [
     "BPETokenizer", "CausalAttention", "DummyGPTModel", "DummyLayerNorm",

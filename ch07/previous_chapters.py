@@ -6,10 +6,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parents[1]))  # the repository's root
 
 from ch02.dataset import GPTDatasetV1, create_dataloader_v1
-from support.download.texts import load_text
-from ch02.tokenizer import (
-    BPETokenizer, SimpleTokenizerV1, SimpleTokenizerV2, get_tokenizer,
-)
+from ch02.tokenizer import BPETokenizer, SimpleTokenizerV1, SimpleTokenizerV2
+from ch02.tokenizer import get_tokenizer
 from ch03.attention import (
     CausalAttention, MultiHeadAttention, MultiHeadAttentionWrapper, SelfAttention_v1,
     SelfAttention_v2, softmax_naive,
@@ -45,6 +43,7 @@ from ch06.spam import (
 )
 from ch06.splits import group_split, near_duplicate_groups, words_of
 from support.device.device import autocast, fast_dtype, fast_math, pick_device
+from support.download.texts import load_text
 from support.weights.pretrained import load_pretrained
 from support.weights.smollm2 import chat_ids, has_chat_template
 

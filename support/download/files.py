@@ -196,7 +196,7 @@ def write_atomically(path, content):
         with replacing(path) as temporary:
             temporary.write_bytes(content)
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
 
 
 def move_into_place(temporary, path):
@@ -239,7 +239,7 @@ def check_writable(path, num_bytes):
             allocate(file, num_bytes)
             os.fsync(file.fileno())
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     finally:
         temporary.unlink(missing_ok=True)
 
