@@ -1467,6 +1467,54 @@ def encoded(answer, word, merges):
     return found
 
 
+MERGED_TEXT = "the tide, the tide table and the tides of the other time"
+
+
+@exercise(
+    "2.5.d",
+    "write, 5 minutes, ••",
+    "dict(list(tokenizer.bpe_merges.items())[:num_merges])",
+)
+def tokenizer_of_first_merges(answer):
+    """A function (tokenizer, num_merges) -> a tokenizer with the first merges."""
+    require_function(answer)
+    for num_merges in (3, 12, 0, 1, 7):
+        given = BPETokenizerSimple()
+        given.train(MERGED_TEXT, 268)
+        merges, vocab = list(given.bpe_merges.items()), dict(given.vocab)
+        found = answer(given, num_merges)
+        require(found is not None, "it returns None: is a `return` missing?")
+        for name in ("encode", "decode", "bpe_merges", "vocab"):
+            kind = type(found).__name__
+            lost = f"it should return a BPETokenizerSimple, not a {kind}"
+            require(hasattr(found, name), lost)
+        lost = "it returns the tokenizer that it is given: make a new one"
+        require(found is not given, lost)
+        same = list(given.bpe_merges.items()) == merges and given.vocab == vocab
+        require(same, "it changes the tokenizer that it is given")
+        compare_merges(found, merges, num_merges)
+        lacking = [i for i in range(256 + num_merges) if i not in found.vocab]
+        lost = f"its vocab lacks {lacking[:5]}, so it cannot decode them"
+        require(not lacking, f"{lost}: take the vocab of the tokenizer that is given")
+        require(
+            found.decode(found.encode(MERGED_TEXT)) == MERGED_TEXT,
+            f"with {num_merges} merges a text does not come back",
+        )
+
+
+def compare_merges(found, merges, num_merges):
+    """Raise NotYet unless a tokenizer has the first of the merges."""
+    require_kind(found.bpe_merges, "dict")
+    kept, right = list(found.bpe_merges.items()), merges[:num_merges]
+    where = f"of {len(merges)} merges it should keep the first {num_merges}, and it"
+    if kept != right and kept == merges[len(merges) - num_merges :]:
+        raise NotYet(f"{where} keeps the last ones")
+    if kept != right and kept == sorted(merges)[:num_merges]:
+        raise NotYet(f"{where} sorts them by their pairs: leave them in their order")
+    require(len(kept) == num_merges, f"{where} keeps {len(kept)}")
+    require(dict(kept) == dict(right), f"{where} keeps others: {dict(kept)}")
+
+
 @exercise(
     "2.5.1",
     "write, 4 minutes, •",
@@ -1688,6 +1736,66 @@ def sliding_windows(answer):
 
 @exercise(
     "2.6.c",
+    "write, 6 minutes, ••",
+    "for context, target in zip(*cut_windows(token_ids, size, 1)): count target[-1].",
+)
+def followers_counted(answer):
+    """A function (token_ids, size) -> how often each token follows each context."""
+    require_function(answer)
+    for num_tokens, size in ((6, 1), (9, 2), (9, 1), (3, 2), (2, 2), (12, 3), (60, 2)):
+        ids = torch.randint(3, 6, (num_tokens,)).tolist()
+        try:
+            found = as_followers(answer(list(ids), size), size)
+        except TypeError as error:
+            if "unhashable" not in str(error):
+                raise
+            lost = "a list cannot be a key of a dictionary"
+            raise NotYet(f"{lost}: write tuple(context)") from None
+        right = counts_after(ids, size)
+        where = f"the ids {ids} and the size {size} give"
+        for wrong, reason in (
+            (counts_after(ids, size, step=size), "use stride 1, whatever the size is"),
+            (counts_after(ids, size, ahead=0), "count the token after the context"),
+            (counts_after(ids, size, ahead=1 - size), "target[0] is in the context"),
+            (counts_after(ids, size, whole=True), "count only the target's last token"),
+            (counts_after(ids, size, once=True), "add 1 each time that it comes"),
+            (counts_after(ids[:-1], size), "the last token follows a context, too"),
+        ):
+            require(found == right or found != wrong, f"{where} {found}: {reason}")
+        lost = sorted(set(right) - set(found))
+        require(not lost, f"{where} nothing for the context {[*lost, ()][0]}")
+        require(found == right, f"{where} {found}, not {right}")
+
+
+def as_followers(answer, size):
+    """The answer as {context: {token id: count}}, without counts of zero."""
+    require(answer is not None, "it returns None: is a `return` missing?")
+    require_kind(answer, "dict", "defaultdict")
+    followers = {}
+    for context, counts in answer.items():
+        is_context = isinstance(context, tuple) and len(context) == size
+        lost = f"with the size {size} its keys should be tuples of {size}"
+        require(is_context, f"{lost}, not {context!r}")
+        require_kind(counts, "dict", "Counter", "defaultdict")
+        counts = {as_whole_number(i): as_whole_number(n) for i, n in counts.items()}
+        counts = {i: n for i, n in counts.items() if n}
+        followers |= {tuple(map(int, context)): counts} if counts else {}
+    return followers
+
+
+def counts_after(ids, size, step=1, ahead=1, whole=False, once=False):
+    """How often each token follows a context; the other arguments are mistakes."""
+    followers = {}
+    for end in range(size, len(ids), step):
+        counts = followers.setdefault(tuple(ids[end - size : end]), {})
+        last = end + ahead - 1
+        for token_id in ids[last - size + 1 if whole else last : last + 1]:
+            counts[token_id] = 1 if once else counts.get(token_id, 0) + 1
+    return followers
+
+
+@exercise(
+    "2.6.d",
     "write, 8 minutes, ••",
     "self.input_ids = torch.tensor(inputs); __len__ returns len(self.input_ids); "
     "__getitem__ returns self.input_ids[idx] and the target of the same window.",
@@ -2028,6 +2136,83 @@ def gradient_of_a_table(answer):
 
 
 @exercise(
+    "2.7.d",
+    "write, 6 minutes, ••",
+    "optimizer.zero_grad(), predictions and loss, loss.backward(), optimizer.step().",
+)
+def step_on_letters(answer):
+    """A function for one training step of an embedding and a linear layer."""
+    require_function(answer)
+    for b in (1, 40):
+        layers = nn.Embedding(27, 2), nn.Linear(2, 27)
+        parameters = [p for layer in layers for p in layer.parameters()]
+        optimizer, earlier = torch.optim.SGD(parameters, lr=2.0), [0] * 3
+        for _ in range(2):  # in the second step, old gradients would be seen
+            inputs, targets = torch.randint(27, (2, b))
+            before = [p.detach().clone() for p in parameters]
+            losses = letter_losses(*layers, inputs, targets)
+            slopes = torch.autograd.grad(losses["right"], parameters)
+            try:
+                found = answer(*layers, optimizer, inputs.clone(), targets.clone())
+            except RuntimeError as error:
+                if "must match" not in str(error) and "broadcast" not in str(error):
+                    raise
+                reason = f"{error}. Subtract F.one_hot(targets, 27)"
+                raise NotYet(reason) from None
+            require(found is not None, "it returns None: is a `return` missing?")
+            with torch.no_grad():
+                after = letter_losses(*layers, inputs, targets)["right"]
+            losses["it is the loss after the step: return the one before"] = after
+            compare_letter_loss(as_number(found), losses)
+            require(
+                not all_near(parameters, before),
+                "the parameters have not changed: is optimizer.step() missing?",
+            )
+            moved = [p - 2 * g for p, g in zip(before, slopes)]
+            summed = [p - 2 * old for p, old in zip(moved, earlier)]
+            require(
+                all_near(parameters, moved) or not all_near(parameters, summed),
+                "the gradients of the step before were added: clear them",
+            )
+            lost = "the parameters are wrong after the step: clear, forward, backward, "
+            require(all_near(parameters, moved), f"{lost}step, in this order")
+            earlier = slopes
+
+
+def letter_losses(embedding, linear, inputs, targets):
+    """The loss of a batch, and what one gets by mistake."""
+    predictions = linear(embedding(inputs))
+    errors = (predictions - F.one_hot(targets, 27)) ** 2
+    swapped = (linear(embedding(targets)) - F.one_hot(inputs, 27)) ** 2
+    itself = (predictions - F.one_hot(inputs, 27)) ** 2
+    return {
+        "right": errors.mean(),
+        "it is a sum: take the mean of all numbers": errors.sum(),
+        "it is a sum over the letters: take the mean": errors.sum(dim=1).mean(),
+        "inputs and targets are swapped": swapped.mean(),
+        "the targets are the letters that follow, not the inputs": itself.mean(),
+        "an id is not a target: use F.one_hot(targets, 27)": (
+            (predictions - targets[:, None]) ** 2
+        ).mean(),
+    }
+
+
+def compare_letter_loss(found, losses):
+    """Raise NotYet if a loss is one of the mistaken ones, or any other number."""
+    losses = {reason: loss.item() for reason, loss in losses.items()}
+    right = losses.pop("right")
+    for reason, loss in losses.items():
+        is_mistake = is_near(found, loss) and not is_near(found, right)
+        require(not is_mistake, f"the loss is wrong: {reason}")
+    require(is_near(found, right), f"the loss is {found:.4f}, not {right:.4f}")
+
+
+def all_near(found, right):
+    """Whether several tensors are near several others."""
+    return all(is_near(*pair) for pair in zip(found, right))
+
+
+@exercise(
     "2.7.1",
     "break, 4 minutes, •",
     "The table has the rows 0 to 49,999. Look at the texts of larger ids.",
@@ -2151,6 +2336,61 @@ def agrees(found, right):
 
 @exercise(
     "2.8.b",
+    "write, 4 minutes, •",
+    "torch.tanh(vectors @ weights + the mean of the vectors along dim 0)",
+)
+def layer_that_looks_around(answer):
+    """A function (vectors, weights) -> each vector, changed by the mean of all."""
+    require_function(answer)
+    for num_tokens, output_dim in ((6, 3), (4, 4), (2, 5), (1, 2)):
+        vectors = torch.randn(num_tokens, output_dim)
+        weights = torch.randn(output_dim, output_dim)
+        sizes = f"{num_tokens} vectors of {output_dim} numbers"
+        try:
+            found = as_tensor(answer(vectors.clone(), weights.clone()))
+        except RuntimeError as error:
+            reason = f"with {sizes} PyTorch says: {error}. In @ the vectors come first"
+            reason += ", and the mean of all vectors is along dim 0"
+            raise NotYet(reason) from None
+        shape = (num_tokens, output_dim)
+        lost = f"{sizes} should give the shape {shape}, not {tuple(found.shape)}"
+        require(found.shape == shape, lost)
+        right = torch.tanh(vectors @ weights + vectors.mean(dim=0))
+        for wrong, reason in mistaken_layers(vectors, weights):
+            require(is_near(found, right) or not is_near(found, wrong), reason)
+        row = (found - right).abs().amax(dim=1).argmax()
+        require(
+            is_near(found, right),
+            f"with {sizes}, row {row} is {rounded(found[row])}, not "
+            f"{rounded(right[row])}",
+        )
+
+
+def mistaken_layers(vectors, weights):
+    """What a mistake makes of the vectors, and what to say about it."""
+    product, mean = vectors @ weights, vectors.mean(dim=0)
+    yield product + mean, "torch.tanh is missing"
+    yield torch.tanh(product) + mean, "add the mean first, and squeeze the sum"
+    yield torch.tanh(product), "the mean of all vectors is missing"
+    yield (
+        torch.tanh(product + vectors.mean()),
+        "the mean of all vectors is a vector, not one number: mean(dim=0)",
+    )
+    within = "it takes the mean of each vector's numbers: use mean(dim=0)"
+    yield torch.tanh(product + vectors.mean(dim=1, keepdim=True)), within
+    if len(vectors) == len(weights):
+        yield torch.tanh(product + vectors.mean(dim=1)), within
+        yield torch.tanh(weights @ vectors + mean), "in @ the vectors come first"
+    yield (
+        torch.tanh((vectors + mean) @ weights),
+        "the mean is multiplied by the weights, too: add the mean of the vectors as "
+        "they came in",
+    )
+    yield torch.tanh(product + vectors.sum(dim=0)), "it adds the sum: take the mean"
+
+
+@exercise(
+    "2.8.c",
     "write, 10 minutes, •••",
     "angle = p / 10000 ** (2 * i / output_dim), for i from 0 to output_dim // 2 - 1.",
 )

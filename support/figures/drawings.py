@@ -3,20 +3,21 @@
 from collections import Counter
 
 import torch
+from matplotlib.colors import LinearSegmentedColormap
 
-from support.figures.kit import ORANGE, SKY
+from support.figures.kit import BLUE, ORANGE, RED, SKY
 
 
-def two_coordinates(vectors):
-    """Two numbers for each vector, by which the vectors differ most.
+def coordinates(vectors, count=2):
+    """The numbers in which the vectors differ most, `count` for each of them.
 
-    vectors: (n, d). Returns (n, 2) numbers, found by a principal component analysis.
+    vectors: (n, d). Returns (n, count) numbers, by a principal component analysis.
     """
     centred = vectors - vectors.mean(dim=0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
-    points = centred @ directions[:2].T
+    points = centred @ directions[:count].T
     farthest = points.gather(0, points.abs().argmax(dim=0, keepdim=True))
-    return points * farthest.sign()  # both signs are free: the same everywhere
+    return points * farthest.sign()  # the signs are free: the same everywhere
 
 
 def draw_word_map(ax, points, words, groups, label_at):
@@ -140,3 +141,131 @@ def draw_sums(axes, tables, labels):
                 style = {"ha": "center", "va": "center", "color": colour}
                 ax.text(column, row, f"{number:.2f}", **style)
     axes[0].set_yticks(range(len(labels)), labels)
+
+
+def draw_head_maps(axes, maps, words, size=8):
+    """Draw attention maps side by side: a row for each query, one scale from 0 to 1.
+
+    maps: {title: (num_tokens, num_tokens)}. Weights of at least 0.1 are written into
+    their cells. size: of these numbers. Returns the last image, for a colour bar.
+    """
+    colours = LinearSegmentedColormap.from_list("attention", ["white", ORANGE])
+    for ax, (title, weights) in zip(axes, maps.items()):
+        image = ax.imshow(weights, cmap=colours, vmin=0, vmax=1)
+        ax.set_title(title)
+        ax.set_xticks(range(len(words)), words, rotation=60)
+        ax.set_yticks(range(len(words)), words)
+        for row, numbers in enumerate(weights.tolist()):
+            for column, weight in enumerate(numbers):
+                if weight >= 0.1:
+                    text = f"{weight:.2f}".removeprefix("0")
+                    style = {"ha": "center", "va": "center", "size": size}
+                    ax.text(column, row, text, **style)
+    return image
+
+
+def draw_times(ax, times):
+    """Draw a bar for each median, and a black line from the fastest to the slowest.
+
+    times: {name: (fastest, median, slowest)}.
+    """
+    for name, (low, middle, high) in times.items():
+        line = {"xerr": [[middle - low], [high - middle]], "capsize": 3}
+        bar = ax.barh(name, middle, color=SKY, **line)
+        ax.bar_label(bar, fmt="%.0f", padding=4)
+    ax.margins(x=0.15)
+
+
+def draw_maps(axes, maps, words, largest=1.0, colour=ORANGE):
+    """Draw tables of words by words side by side, with each number in its cell.
+
+    maps: {title: (n, n)}, with one scale for all: white is 0, `colour` is `largest`.
+    """
+    colours = LinearSegmentedColormap.from_list("", ["white", colour])
+    for ax, (title, table) in zip(axes, maps.items()):
+        table = table.detach()
+        ax.imshow(table, cmap=colours, vmin=0, vmax=largest)
+        ax.set(title=title, xlabel="looks at")
+        ax.set_xticks(range(len(words)), words, rotation=60)
+        size = 8 if len(axes) > 2 else 9
+        for row, numbers in enumerate(table.tolist()):
+            for column, number in enumerate(numbers):
+                text = f"{number:.2f}" if number else "0"
+                style = {"ha": "center", "va": "center"}
+                ax.text(column, row, text, fontsize=size, **style)
+    axes[0].set_yticks(range(len(words)), words)
+
+
+def draw_root_of_d(axes, scores_of):
+    """Draw the largest of the attention weights, and its slope, over the length d.
+
+    scores_of: {d: (queries, keys) scores}, drawn as they are and divided by sqrt(d).
+    """
+    for label, style, power in (
+        ("divided by the root of d", {"fmt": "o-", "color": BLUE}, 0.5),
+        ("not divided", {"fmt": "s--", "color": RED}, 0.0),
+    ):
+        largest = {
+            d: torch.softmax(scores / d**power, dim=-1).amax(dim=-1)
+            for d, scores in scores_of.items()
+        }
+        fmt, colour = style["fmt"], style["color"]
+        means = [w.mean() for w in largest.values()]
+        axes[0].plot(largest.keys(), means, fmt, color=colour, label=label)
+        slopes = [(w * (1 - w)).mean() for w in largest.values()]
+        axes[1].plot(largest.keys(), slopes, fmt, color=colour)
+    axes[0].set(title="largest of six weights: w", ylim=(0, 1.03))
+    axes[1].set(title="its slope: w (1 - w)", ylim=(0, 0.25))
+    for ax in axes:
+        ax.set(xlabel="length d of queries and keys", xscale="log")
+        ax.set_xticks(list(scores_of), [f"{d:,}" for d in scores_of], minor=False)
+        ax.minorticks_off()
+    axes[0].legend(loc="lower right")
+
+
+def draw_shares_right(ax, lengths, curves):
+    """Draw the mean share of right answers for each length, and a dot for each run.
+
+    curves: {name: {length: shares of several runs}}.
+    """
+    for (marker, style), (name, results) in zip(
+        (("o", "-"), ("s", "--")), curves.items()
+    ):
+        means = [sum(results[n]) / len(results[n]) for n in lengths]
+        (line,) = ax.plot(lengths, means, style, label=f"{name} (mean)")
+        for n in lengths:
+            ax.plot([n] * len(results[n]), results[n], marker, color=line.get_color())
+    ax.axhline(1 / 8, color="grey", ls=":", label="guessing")
+    ax.set(
+        xlabel="letters in the text", ylabel="share of right letters", ylim=(0, 1.05)
+    )
+    ax.set_xticks(lengths)
+    ax.legend(loc="center right", bbox_to_anchor=(1, 0.62))
+
+
+def draw_weighted_sum(axes, vectors, weights, names):
+    """Draw the first two numbers of vectors as arrows, and the weighted sum of them.
+
+    On axes[0] is each vector, on axes[1] each one times its weight, tip to tail.
+    """
+    styles = ["-", "--", ":", "-.", "-", "--"]
+    colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000"]
+    start = torch.zeros(2)
+    for number, (vector, weight, name) in enumerate(zip(vectors, weights, names)):
+        look = {"arrowstyle": "-|>", "color": colours[number], "ls": styles[number]}
+        end = start + weight * vector[:2]
+        for ax, tail, head in (
+            (axes[0], torch.zeros(2), vector[:2]),
+            (axes[1], start, end),
+        ):
+            ax.annotate(
+                "",
+                xy=head.tolist(),
+                xytext=tail.tolist(),
+                arrowprops=look | {"shrinkA": 0, "shrinkB": 0, "lw": 1.8},
+            )
+        start = end
+        axes[0].text(*(vector[:2] + 0.02).tolist(), name, color=colours[number])
+    axes[1].plot(*start.tolist(), "*", color="black", markersize=13)
+    for ax in axes:
+        ax.set(xlim=(0, 0.95), ylim=(0, 0.95), xlabel="first number")

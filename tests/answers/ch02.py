@@ -1,9 +1,10 @@
 """Answers to chapter 2's exercises, right ones and such as a reader gets wrong."""
 
+import copy
 import heapq
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from fractions import Fraction
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ch02.bpe import BPETokenizerSimple
 from ch02.dataset import GPTDatasetV1, create_dataloader_v1
 from ch02.tokenizer import (
     BPETokenizer,
@@ -505,6 +507,98 @@ def remove_while_going(pieces):
         if not piece.strip():
             pieces.remove(piece)
     return pieces
+
+
+def smaller_tokenizer(part=lambda merges, n: merges[:n], vocab=True):
+    """A function for 2.5.d, with faults if asked for."""
+
+    def first_merges(tokenizer, num_merges):
+        smaller = BPETokenizerSimple()
+        if vocab:
+            smaller.vocab = tokenizer.vocab
+        smaller.bpe_merges = dict(part([*tokenizer.bpe_merges.items()], num_merges))
+        return smaller
+
+    return first_merges
+
+
+def smaller_by_copy(tokenizer, num_merges):
+    """Takes merges out of a copy."""
+    smaller = copy.deepcopy(tokenizer)
+    while len(smaller.bpe_merges) > num_merges:
+        _, new_id = smaller.bpe_merges.popitem()
+        del smaller.vocab[new_id]
+    return smaller
+
+
+def smaller_in_place(tokenizer, num_merges):
+    """The trap: both tokenizers have the same dictionary."""
+    smaller = BPETokenizerSimple()
+    smaller.vocab, smaller.bpe_merges = tokenizer.vocab, tokenizer.bpe_merges
+    while len(smaller.bpe_merges) > num_merges:
+        smaller.bpe_merges.popitem()
+    return smaller
+
+
+def followers_with(which=-1, stride=1, key=tuple, spare=0):
+    """A function for 2.6.c, with faults if asked for."""
+
+    def count_followers(token_ids, size):
+        followers = defaultdict(Counter)
+        for start in range(0, len(token_ids) - size - spare, stride or size):
+            target = token_ids[start + 1 : start + size + 1]
+            followers[key(token_ids[start : start + size])][target[which]] += 1
+        return followers
+
+    return count_followers
+
+
+def followers_in_dicts(token_ids, size):
+    """No windows, no Counter, and arrays."""
+    row, followers = np.array(token_ids), {}
+    for i in range(size, len(row)):
+        counts = followers.setdefault(tuple(row[i - size : i]), {})
+        counts[row[i]] = counts.get(row[i], 0) + 1
+    return followers
+
+
+def letter_step(
+    clear=True,
+    move=True,
+    reduce=torch.mean,
+    swap=False,
+    one_hot=True,
+    after=False,
+    give=True,
+):
+    """A function for 2.7.d, with faults if asked for."""
+
+    def step(embedding, linear, optimizer, inputs, targets):
+        def loss_now():
+            right = nn.functional.one_hot(targets, 27) if one_hot else targets
+            return reduce((linear(embedding(inputs)) - right) ** 2)
+
+        if swap:
+            inputs, targets = targets, inputs
+        if clear:
+            optimizer.zero_grad()
+        loss = loss_now()
+        loss.backward()
+        if move:
+            optimizer.step()
+        return (loss_now() if after else loss).item() if give else None
+
+    return step
+
+
+def letter_step_that_clears_last(embedding, linear, optimizer, inputs, targets):
+    """PyTorch's loss, a table of ones, and the gradients cleared at the end."""
+    found = linear.forward(embedding.weight[inputs])
+    loss = nn.functional.mse_loss(found, torch.eye(27)[targets])
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss
 
 
 def sinusoids(dtype):
@@ -1033,6 +1127,7 @@ RIGHT = {
         lambda ids, pair, new_id: merge_in_place([*ids], pair, new_id),
     ],
     "2.5.c": [encode_with(lowest), encode_in_order],
+    "2.5.d": [smaller_tokenizer(), smaller_by_copy],
     "2.5.1": [
         tuple(GPT2.decode([token_id]) for token_id in GPT2.encode("Akwirw ier")),
         np.array([GPT2.decode([i]) for i in GPT2.encode("Akwirw ier")]),
@@ -1046,7 +1141,8 @@ RIGHT = {
         lambda token_ids: torch.tensor(token_ids).unfold(0, len(token_ids) - 1, 1),
     ],
     "2.6.b": [windows_with(), windows_of_arrays, windows_in_a_while],
-    "2.6.c": [GPTDatasetV1, WindowsOfLists, WindowsOfArrays],
+    "2.6.c": [followers_with(), followers_in_dicts],
+    "2.6.d": [GPTDatasetV1, WindowsOfLists, WindowsOfArrays],
     "2.6.1": [
         6,
         6.0,
@@ -1094,6 +1190,7 @@ RIGHT = {
             nn.functional.one_hot(ids, vocab_size).float().T @ gradients
         ),
     ],
+    "2.7.d": [letter_step(), letter_step_that_clears_last],
     "2.7.1": [" gazing", "<|endoftext|>", "The boat has a radiator."],
     "2.7.2": [
         nn.Embedding.from_pretrained(torch.eye(6), freeze=False),
@@ -1118,6 +1215,17 @@ RIGHT = {
         ).tolist(),
     ],
     "2.8.b": [
+        lambda vectors, weights: torch.tanh(vectors @ weights + vectors.mean(0)),
+        lambda vectors, weights: np.tanh(
+            np.stack(
+                [
+                    v @ weights.numpy() + sum(vectors.numpy()) / len(vectors)
+                    for v in vectors.numpy()
+                ]
+            )
+        ),
+    ],
+    "2.8.c": [
         sinusoids_in_loops,
         lambda num_positions, output_dim: torch.tensor(
             sinusoids_in_loops(num_positions, output_dim)
@@ -1476,6 +1584,15 @@ WRONG = {
         encode_without_end,
         lambda ids, merges: None,
     ],
+    "2.5.d": [
+        smaller_tokenizer(part=lambda merges, n: merges[-n:]),
+        smaller_tokenizer(part=lambda merges, n: merges[: max(0, n - 256)]),
+        smaller_tokenizer(part=lambda merges, n: sorted(merges)[:n]),
+        smaller_tokenizer(vocab=False),
+        smaller_in_place,
+        lambda tokenizer, num_merges: tokenizer.bpe_merges,
+        lambda tokenizer, num_merges: None,
+    ],
     "2.5.1": [
         GPT2.encode("Akwirw ier"),
         ["Akwirw", " ier"],
@@ -1526,6 +1643,19 @@ WRONG = {
         lambda ids, size, stride: windows_with()(ids, size, size),
     ],
     "2.6.c": [
+        followers_with(which=0),
+        followers_with(stride=None),
+        followers_with(key=lambda context: context[-1]),
+        followers_with(key=list),
+        followers_with(spare=1),
+        lambda ids, size: Counter(zip(ids, ids[1:])),
+        lambda ids, size: {c: set(n) for c, n in followers_with()(ids, size).items()},
+        lambda ids, size: {
+            c: dict.fromkeys(n, 1) for c, n in followers_with()(ids, size).items()
+        },
+        lambda ids, size: print(followers_with()(ids, size)),
+    ],
+    "2.6.d": [
         UnstackedWindows,
         UnshiftedWindows,
         WindowsOfPlainText,
@@ -1601,6 +1731,16 @@ WRONG = {
             -torch.tensor(table_gradient(ids, gradients, vocab_size))
         ),
     ],
+    "2.7.d": [
+        letter_step(clear=False),
+        letter_step(move=False),
+        letter_step(reduce=torch.sum),
+        letter_step(reduce=lambda errors: errors.sum(dim=1).mean()),
+        letter_step(swap=True),
+        letter_step(one_hot=False),
+        letter_step(after=True),
+        letter_step(give=False),
+    ],
     "2.7.1": ["The tide is low.", "", 50256, [" gazing"], "\U0001f30a"],
     "2.7.2": [
         nn.Embedding(6, 6),
@@ -1634,6 +1774,15 @@ WRONG = {
         nn.Embedding(6, 3),
     ],
     "2.8.b": [
+        lambda vectors, weights: vectors @ weights + vectors.mean(dim=0),
+        lambda vectors, weights: torch.tanh(vectors @ weights + vectors.mean()),
+        lambda vectors, weights: torch.tanh(vectors @ weights + vectors.mean(dim=1)),
+        lambda vectors, weights: torch.tanh(vectors @ weights) + vectors.mean(dim=0),
+        lambda vectors, weights: torch.tanh((vectors + vectors.mean(dim=0)) @ weights),
+        lambda vectors, weights: torch.tanh(weights @ vectors + vectors.mean(dim=0)),
+        lambda vectors, weights: torch.tanh(vectors @ weights),
+    ],
+    "2.8.c": [
         lambda n, d: sinusoids_in_loops(n, d, halves=True),
         lambda n, d: sinusoids_in_loops(n, d, factor=1),
         lambda n, d: sinusoids_in_loops(n + 1, d)[1:],
