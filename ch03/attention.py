@@ -100,7 +100,7 @@ class MultiHeadAttentionWrapper(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Causal self-attention, all heads in one product (Vaswani et al. 2017, 3.2.2).
+    """Causal self-attention, all heads at once (Vaswani et al. 2017, 3.2.2).
 
     (b, num_tokens, d_in) -> (b, num_tokens, d_out). ValueError when num_heads does not
     divide d_out, or when there are more than context_length tokens.

@@ -250,7 +250,7 @@ def draw_weighted_sum(axes, vectors, weights, names):
     """
     styles = ["-", "--", ":", "-.", "-", "--"]
     colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#000000"]
-    start = torch.zeros(2)
+    start, labels = torch.zeros(2), []
     for number, (vector, weight, name) in enumerate(zip(vectors, weights, names)):
         look = {"arrowstyle": "-|>", "color": colours[number], "ls": styles[number]}
         end = start + weight * vector[:2]
@@ -265,7 +265,22 @@ def draw_weighted_sum(axes, vectors, weights, names):
                 arrowprops=look | {"shrinkA": 0, "shrinkB": 0, "lw": 1.8},
             )
         start = end
-        axes[0].text(*(vector[:2] + 0.02).tolist(), name, color=colours[number])
+        x, y = (vector[:2] + 0.02).tolist()
+        near = any(abs(x - x2) < 0.15 and abs(y - y2) < 0.06 for x2, y2 in labels)
+        labels.append((x, y - 0.07 * near))
+        axes[0].text(*labels[-1], name, color=colours[number])
     axes[1].plot(*start.tolist(), "*", color="black", markersize=13)
     for ax in axes:
         ax.set(xlim=(0, 0.95), ylim=(0, 0.95), xlabel="first number")
+
+
+def draw_bars(axes, panels, words):
+    """Draw a panel of bars with their numbers for each {title: a number per word}."""
+    for ax, (title, numbers) in zip(axes, panels.items()):
+        places = range(len(words))[::-1]  # the first word is at the top
+        bars = ax.barh(places, numbers.tolist(), color=SKY, edgecolor="black")
+        digits = 3 if (numbers.abs() < 0.005).any() else 2
+        ax.bar_label(bars, fmt=f"%.{digits}f", padding=3)
+        ax.axvline(0, color="black", lw=0.8)
+        ax.set(title=title, yticks=places, yticklabels=words)
+        ax.margins(x=0.3)
