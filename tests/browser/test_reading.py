@@ -50,6 +50,8 @@ EXPLORERS = [
     ("ch02/2.5_byte_pair_encoding.ipynb", "def explore(text", "merges", 3, False),
     ("ch02/2.6_sliding_window.ipynb", "def explore(max_length", "stride", 7, False),
     ("ch02/2.8_word_positions.ipynb", "def explore(position", "position", 5, True),
+    ("ch03/3.3_simple_self_attention.ipynb", "def explore(query", "factor", 9, False),
+    ("ch03/3.6_multi_head_attention.ipynb", "def explore(sentence", "layer", 18, True),
 ]
 
 
