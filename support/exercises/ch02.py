@@ -44,6 +44,7 @@ from support.exercises.checking import (
     require,
     require_function,
     require_kind,
+    require_learning,
 )
 
 # the measurements of 2.0
@@ -223,10 +224,12 @@ def line_module(answer):
     numel = sum(p.numel() for p in model.parameters())
     require(numel == 2, f"it has {numel} parameters; a line has a weight and a bias")
     x = torch.randn(5, 1)
-    found = as_tensor(model(x), (5, 1))
+    output = model(x)
+    found = as_tensor(output, (5, 1))
     weight, bias = (p.detach().flatten() for p in model.parameters())
     right = [is_near(found, a * x + b) for a, b in ((weight, bias), (bias, weight))]
     require(any(right), "forward should return weight * x + bias")
+    require_learning(model, output)
 
 
 @exercise(
@@ -1654,18 +1657,7 @@ def windows_of(token_ids, max_length, stride):
 def sliding_windows(answer):
     """A function that cuts token ids into windows and their targets."""
     require_function(answer)
-    for size, max_length, stride in (
-        (13, 4, 4),
-        (7, 4, 2),
-        (7, 4, 1),
-        (8, 4, 4),
-        (5, 4, 1),
-        (10, 3, 2),
-        (12, 2, 5),
-        (6, 1, 3),
-        (5, 5, 1),
-        (3, 5, 1),
-    ):
+    for size, max_length, stride in WINDOW_SIZES:
         ids = torch.randperm(100)[:size].tolist()
         where = f"{size} tokens, max_length {max_length} and stride {stride} give"
         found = answer(list(ids), max_length, stride)
@@ -1673,64 +1665,93 @@ def sliding_windows(answer):
             found is not None or size > max_length,
             f"{where} None: return two empty lists if no window fits",
         )
-        found = as_pair(found, "two lists, first all inputs and then all targets")
-        found = [list(part) for part in found]
-        for name, part in zip(("input", "target"), found):
-            for row in part:
-                require(
-                    as_tensor(row).dim() == 1,
-                    f"{where} the {name} {row}, which should be a list of token ids: "
-                    "return two lists of lists",
-                )
-        inputs, targets = [[as_whole_numbers(row) for row in part] for part in found]
-        for row, target in list(zip(inputs, targets))[:1]:
-            require(
-                len(target) == len(row),
-                f"{where} the input {row} with the target {target}: a target has as "
-                "many ids as its input",
-            )
-        at = {token_id: position for position, token_id in enumerate(ids)}
-        shifts = {
-            at.get(target[0], 0) - at.get(row[0], 0)
-            for row, target in zip(inputs, targets)
-            if row and target
-        }
-        require(
-            stride == 1 or shifts != {stride},
-            f"with stride {stride} the targets are shifted by {stride}; a target "
-            "begins one token after its input, whatever the stride",
-        )
-        require(
-            len(inputs) == len(targets),
-            f"{where} {len(inputs)} inputs, but {len(targets)} targets",
-        )
-        for name, part in (("input", inputs), ("target", targets)):
-            for row in part:
-                require(
-                    len(row) == max_length,
-                    f"{where} {'an' if name == 'input' else 'a'} {name} of length "
-                    f"{len(row)}, {row}: leave out a window if its input or its target "
-                    "is not complete",
-                )
+        inputs, targets = as_windows(found, where)
+        require_shift_of_one(ids, inputs, targets, stride)
+        require_whole_windows(inputs, targets, max_length, where)
         right = windows_of(ids, max_length, stride)
-        others = {s: windows_of(ids, max_length, s)[0] for s in (1, max_length)}
-        for other, rows in others.items():
-            if inputs == rows != right[0]:
-                raise NotYet(
-                    f"the stride is ignored: with stride {stride} the windows start "
-                    f"{other} token{'s' * (other > 1)} apart"
-                )
+        require_stride(ids, inputs, right[0], max_length, stride)
         last = f": the last one starts at position {stride * (len(right[0]) - 1)}"
         require(
             len(inputs) == len(right[0]),
             f"{where} {len(inputs)}, not {len(right[0])} windows"
             f"{last if right[0] else ''}",
         )
+        where = f"with max_length {max_length} and stride {stride}, window"
         for number, row in enumerate(zip(inputs, targets, *right)):
-            compare_windows(
-                *row,
-                f"with max_length {max_length} and stride {stride}, window {number} of "
-                f"{ids} has",
+            compare_windows(*row, f"{where} {number} of {ids} has")
+
+
+WINDOW_SIZES = (  # tokens, max_length, stride
+    (13, 4, 4),
+    (7, 4, 2),
+    (7, 4, 1),
+    (8, 4, 4),
+    (5, 4, 1),
+    (10, 3, 2),
+    (12, 2, 5),
+    (6, 1, 3),
+    (5, 5, 1),
+    (3, 5, 1),
+)
+
+
+def as_windows(answer, where):
+    """The answer as two lists of lists of ids, inputs and targets."""
+    found = as_pair(answer, "two lists, first all inputs and then all targets")
+    found = [list(part) for part in found]
+    for name, part in zip(("input", "target"), found):
+        for row in part:
+            require(
+                as_tensor(row).dim() == 1,
+                f"{where} the {name} {row}, which should be a list of token ids: "
+                "return two lists of lists",
+            )
+    return [[as_whole_numbers(row) for row in part] for part in found]
+
+
+def require_shift_of_one(ids, inputs, targets, stride):
+    """Raise NotYet if the targets are shifted by the stride instead of by one token."""
+    at = {token_id: position for position, token_id in enumerate(ids)}
+    shifts = {
+        at.get(target[0], 0) - at.get(row[0], 0)
+        for row, target in zip(inputs, targets)
+        if len(row) == len(target) > 0
+    }
+    require(
+        stride == 1 or shifts != {stride},
+        f"with stride {stride} the targets are shifted by {stride}; a target begins "
+        "one token after its input, whatever the stride",
+    )
+
+
+def require_whole_windows(inputs, targets, max_length, where):
+    """Raise NotYet unless each input has a target, and all have max_length ids."""
+    for row, target in list(zip(inputs, targets))[:1]:
+        require(
+            len(target) == len(row),
+            f"{where} the input {row} with the target {target}: a target has as many "
+            "ids as its input",
+        )
+    require(
+        len(inputs) == len(targets),
+        f"{where} {len(inputs)} inputs, but {len(targets)} targets",
+    )
+    for name, part in (("an input", inputs), ("a target", targets)):
+        for row in part:
+            require(
+                len(row) == max_length,
+                f"{where} {name} of length {len(row)}, {row}: leave out a window if "
+                "its input or its target is not complete",
+            )
+
+
+def require_stride(ids, inputs, right, max_length, stride):
+    """Raise NotYet if the windows start one token or max_length tokens apart."""
+    for other in (1, max_length):
+        if inputs == windows_of(ids, max_length, other)[0] != right:
+            raise NotYet(
+                f"the stride is ignored: with stride {stride} the windows start "
+                f"{other} token{'s' * (other > 1)} apart"
             )
 
 
@@ -1807,54 +1828,77 @@ def dataset_of_windows(answer):
     low = "The tide is low at noon."
     texts = [low, f"{low}{end}The moon pulls at the sea, and the sea follows."]
     for text, max_length, stride in product(texts, (4, 2), (1, 3)):
+        dataset = make_dataset(answer, text, gpt2, max_length, stride)
         ids = gpt2.encode(text, allowed_special={end})
         inputs, targets = windows_of(ids, max_length, stride)
         where = f"with max_length {max_length} and stride {stride}"
-        try:
-            dataset = answer(text, gpt2, max_length, stride)
-        except ValueError as error:
-            if "disallowed special token" not in str(error):
-                raise
-            raise NotYet(
-                f"encode refuses a text with {end}: pass allowed_special={{{end!r}}}"
-            ) from None
-        try:
-            num_windows = len(dataset)
-        except TypeError as error:
-            wrong = f"__len__ should return the number of windows, but: {error}"
-            raise NotYet(wrong) from None
+        num_windows = count_windows(dataset)
         if text != low and num_windows > len(inputs):
             raise NotYet(f"{end} should be one token: was it allowed in encode?")
         require(
             num_windows == len(inputs),
             f"{where}, {text!r} has {num_windows} windows, not {len(inputs)}",
         )
-        for number in range(num_windows):
-            parts = "input and target of the window, with a comma between them"
-            found, parts = dataset[number], f"two tensors in __getitem__: {parts}"
-            is_one = getattr(found, "ndim", 0) > 0  # a stack of both is one tensor
-            found = as_pair((found,) if is_one else found, parts)
-            for name, part in zip(("input", "target"), found):
-                dims = as_tensor(part).dim()
-                require(
-                    dims == 1,
-                    f"{where}, the {name} of window {number} has {dims} dimensions; it "
-                    "should have one, the tokens of the window",
-                )
-            found = [as_whole_numbers(part) for part in found]
-            rights = inputs[number], targets[number]
+        for number, rights in enumerate(zip(inputs, targets)):
+            found = read_window(dataset, number, where)
             compare_windows(*found, *rights, f"{where}, window {number} has")
-        batch = as_pair(next(iter(DataLoader(dataset, 2))))
-        for part, right in zip(batch, (inputs[:2], targets[:2])):
-            require(
-                isinstance(part, torch.Tensor) and part.tolist() == right,
-                "a data loader cannot stack its windows: make tensors of the lists, "
-                "and let __getitem__ return two of them",
-            )
-            require(
-                not part.is_floating_point(),
-                f"its token ids have dtype {part.dtype}; they should be whole numbers",
-            )
+        require_batches(dataset, inputs, targets)
+
+
+def make_dataset(answer, text, tokenizer, max_length, stride):
+    """A dataset of the class in an answer; NotYet if special tokens stop it."""
+    try:
+        return answer(text, tokenizer, max_length, stride)
+    except ValueError as error:
+        if "disallowed special token" not in str(error):
+            raise
+        raise NotYet(
+            "encode refuses a text with <|endoftext|>: pass "
+            "allowed_special={'<|endoftext|>'}"
+        ) from None
+
+
+def count_windows(dataset):
+    """The length of a dataset; NotYet if it has none."""
+    try:
+        return len(dataset)
+    except TypeError as error:
+        wrong = f"__len__ should return the number of windows, but: {error}"
+        raise NotYet(wrong) from None
+
+
+def read_window(dataset, number, where):
+    """A window of a dataset and its target, as two lists of ids."""
+    found = dataset[number]
+    is_one = getattr(found, "ndim", 0) > 0  # a stack of both is one tensor
+    parts = as_pair(
+        (found,) if is_one else found,
+        "two tensors in __getitem__: input and target of the window, with a comma "
+        "between them",
+    )
+    for name, part in zip(("input", "target"), parts):
+        dims = as_tensor(part).dim()
+        require(
+            dims == 1,
+            f"{where}, the {name} of window {number} has {dims} dimensions; it should "
+            "have one, the tokens of the window",
+        )
+    return [as_whole_numbers(part) for part in parts]
+
+
+def require_batches(dataset, inputs, targets):
+    """Raise NotYet unless a data loader makes batches of whole numbers of it."""
+    batch = as_pair(next(iter(DataLoader(dataset, 2))))
+    for part, right in zip(batch, (inputs[:2], targets[:2])):
+        require(
+            isinstance(part, torch.Tensor) and part.tolist() == right,
+            "a data loader cannot stack its windows: make tensors of the lists, and "
+            "let __getitem__ return two of them",
+        )
+        require(
+            not part.is_floating_point(),
+            f"its token ids have dtype {part.dtype}; they should be whole numbers",
+        )
 
 
 @exercise(

@@ -27,6 +27,7 @@ from support.exercises.checking import (
     require,
     require_function,
     require_kind,
+    require_learning,
 )
 from support.paths import ROOT
 
@@ -566,6 +567,7 @@ def attention_class(answer):
         found = layer(x.clone())
         queries, keys, values = (x @ known[name].detach() for name in PROJECTIONS)
         check_context(found, queries, keys, values)
+        require_learning(layer, found)
 
 
 def check_context(found, queries, keys, values):
@@ -674,6 +676,7 @@ def scores_masked(answer):
     require_function(answer)
     for size in (3, 6, 1, 4):
         scores = torch.randn(size, size)
+        scores[0, -1] = 0
         found = as_tensor(answer(scores.clone()), (size, size))
         later = torch.ones(size, size, dtype=torch.bool).triu(1)
         if is_near(found, scores.masked_fill(later, -torch.inf)):
@@ -687,6 +690,7 @@ def scores_masked(answer):
             (later | eye, "the diagonal is hidden, too: a token sees itself"),
             (later.T | eye, "it hides the earlier tokens and the diagonal"),
             (later.T, "it hides the earlier tokens: hide the upper triangle"),
+            (later & (scores != 0), SEEN_BY_SCORE),
         ):
             require(not torch.equal(hidden, wrong), reason)
         reason = "not exactly the scores above the diagonal are minus infinity"
@@ -801,6 +805,7 @@ def causal_class(answer):
         has_bias = any(linear.bias is not None for linear in linears)
         require(not has_bias, "without qkv_bias=True the linear layers have no bias")
         x = torch.randn(b, size, d_in)
+        x[:, -1] = 0  # so that scores of later tokens are exactly 0
         try:
             found = layer(x)
         except RuntimeError as error:
@@ -809,10 +814,17 @@ def causal_class(answer):
                 raise NotYet(f"a text shorter than the mask fails: {corner}") from None
             raise NotYet(f"x of shape {tuple(x.shape)} raises: {error}") from None
         check_causal(found, *(linear(x) for linear in linears))
+        require_learning(layer, found)
     with_bias = linear_layers(answer(3, 2, 6, 0.0, qkv_bias=True), 3, 2)
     biases = all(linear.bias is not None for linear in with_bias)
     require(biases, "with qkv_bias=True each linear layer should have a bias")
     check_dropout(answer(3, 8, 6, 0.5))
+
+
+SEEN_BY_SCORE = (
+    "a later score that is exactly 0 stays visible: make the mask of the positions, "
+    "not of the scores"
+)
 
 
 def check_causal(found, queries, keys, values):
@@ -825,7 +837,9 @@ def check_causal(found, queries, keys, values):
     scaled, later = scores / d_k**0.5, torch.ones(size, size).triu(1).bool()
     weights = torch.softmax(scaled, dim=-1)
     hidden = scaled.masked_fill(later, -torch.inf)
+    by_score = scaled.masked_fill(scaled.triu(1) != 0, -torch.inf)
     for wrong, reason in (
+        (torch.softmax(by_score, dim=-1), SEEN_BY_SCORE),
         (weights, "each token still sees the later ones: is the mask missing?"),
         (weights.tril(), "the rows of the weights do not sum to 1: mask the scores"),
         (
@@ -999,8 +1013,8 @@ def multi_head_wrapper(answer):
         require(head.dropout.p == 0.5, "its heads do not get dropout")
         x = torch.randn(2, 6, 3)
         outputs = [each(x) for each in heads]
-        right = torch.cat(outputs, dim=-1)
-        found = as_tensor(layer(x))
+        right, output = torch.cat(outputs, dim=-1), layer(x)
+        found = as_tensor(output)
         shape, wanted = tuple(found.shape), tuple(right.shape)
         is_summed = shape == tuple(outputs[0].shape)
         reason = f"for a batch of shape (2, 6, 3) its output has shape {shape}, not "
@@ -1013,6 +1027,7 @@ def multi_head_wrapper(answer):
         require(shape == wanted, reason)
         reason = "its output is not what its heads give, side by side in their order"
         require(is_near(found, right), reason)
+        require_learning(layer, output)
 
 
 def require_class(answer, name):
@@ -1139,8 +1154,11 @@ def whole_multi_head_attention(answer):
                 reason = f"{name} has a bias although qkv_bias is False"
                 require(linear.bias is None, reason)
         x = torch.randn(2, num_tokens, d_in)
-        found = as_tensor(layer(x), (2, num_tokens, d_out))
+        x[:, -1] = 0  # so that scores of later tokens are exactly 0
+        output = layer(x)
+        found = as_tensor(output, (2, num_tokens, d_out))
         compare_with_heads(layer, x, num_heads, found)
+        require_learning(layer, output)
     biases = answer(3, 4, 6, 0.0, 2, qkv_bias=True)
     require(biases.W_key.bias is not None, "with qkv_bias=True, W_key has no bias")
     layer, x = answer(8, 8, 6, 0.5, 2), torch.randn(1, 6, 8)

@@ -100,6 +100,22 @@ def as_whole_numbers(answer):
     return [as_whole_number(number) for number in found]
 
 
+def require_learning(module, output):
+    """Raise NotYet unless the backward pass of an output reaches each parameter."""
+    parameters = dict(module.named_parameters())
+    gradients = [None] * len(parameters)
+    if output.requires_grad:
+        gradients = torch.autograd.grad(
+            output.sum(), [*parameters.values()], retain_graph=True, allow_unused=True
+        )
+    for name, gradient in zip(parameters, gradients):
+        require(
+            gradient is not None,
+            f"its output is right, but it cannot learn: {name} gets no gradient. Is "
+            "there a detach(), an item(), a no_grad(), or a new tensor of its numbers?",
+        )
+
+
 def is_count(found, right):
     """Whether a number is the right count, maybe rounded to float32."""
     return found in (right, float(np.float32(right)))

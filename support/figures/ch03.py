@@ -227,7 +227,7 @@ def context_vector():
         drawing.box(f"{weight:.2f}", 395, y, 60, 34, fill=COLOURS["attention"])
         drawing.arrow(457, y + 17, 505, y + 17)
         drawing.box(", ".join(f"{weight * x:.2f}" for x in vector), 510, y, 150, 34)
-    drawing.text("+", 684, 190, size=24)
+    drawing.text("all numbers are rounded", 90, 378, "start", 14, GREY)
     drawing.arrow(585, 320, 585, 354)
     drawing.text("add up the six", 572, 340, "end", colour=GREY)
     total = [
@@ -289,6 +289,9 @@ def looking_back():
     drawing.box("decoder", 215, 276, 110)
     drawing.text("question: which letter\nis at position 1?", 20, 284, "start")
     drawing.arrow(176, 294, 213, 294)
+    drawing.append(drawsvg.Line(14, 268, 14, 136, stroke=BLACK, stroke_width=1.6))
+    drawing.arrow(14, 136, 33, 136)
+    drawing.text("compared with\neach state", 24, 186, "start", 14)
     drawing.arrow(326, 294, 376, 294)
     drawing.text("a", 390, 294, bold=True)
     return drawing

@@ -705,6 +705,11 @@ class Line(nn.Module):
         return self.linear(x)
 
 
+class LineThatCannotLearn(Line):
+    def forward(self, x):
+        return super().forward(x).detach()
+
+
 class LineByHand(nn.Module):
     """Two parameters instead of a layer."""
 
@@ -1297,7 +1302,7 @@ WRONG = {
         step_recorded,
         step_by_the_rate,
     ],
-    "2.0.f": [Line(), Unfinished, Plane],
+    "2.0.f": [Line(), Unfinished, Plane, LineThatCannotLearn],
     "2.0.1": [
         lambda n: train_adding(n, zero=True),
         lambda n: train_adding(n, seed=1),

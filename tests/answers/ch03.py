@@ -346,6 +346,20 @@ class NoMask(WrittenOut):
         return torch.zeros(num_tokens, num_tokens, dtype=torch.bool)
 
 
+class MaskOfScores(WrittenOut):
+    """Hides later scores unless they are exactly 0."""
+
+    def forward(self, x):
+        self.x = x
+        return super().forward(x)
+
+    def future(self, num_tokens):
+        queries, keys = (
+            self.split(f(self.x), self.num_heads) for f in (self.W_query, self.W_key)
+        )
+        return (queries @ keys.transpose(2, 3)).triu(1) != 0
+
+
 class NoProjection(WrittenOut):
     def project(self, x):
         return x
@@ -494,6 +508,40 @@ class CausalWithoutMask(CausalAttention):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.mask = torch.zeros_like(self.mask)
+
+
+class CausalMaskOfScores(CausalAttention):
+    """Hides later scores unless they are exactly 0."""
+
+    def forward(self, x):
+        scores = self.W_query(x) @ self.W_key(x).transpose(1, 2) / self.d_out**0.5
+        scores = scores.masked_fill(scores.triu(1) != 0, -torch.inf)
+        return self.dropout(torch.softmax(scores, dim=-1)) @ self.W_value(x)
+
+
+def detached(layer_class):
+    """A class of layers whose output is right and cannot learn."""
+
+    class Detached(layer_class):
+        def forward(self, x):
+            return super().forward(x).detach()
+
+    Detached.__name__ = layer_class.__name__
+    return Detached
+
+
+def with_detached_weights(layer_class):
+    """The same, but the matrix of the values does learn."""
+
+    class Detached(layer_class):
+        def forward(self, x):
+            with torch.no_grad():
+                queries, keys = self.W_query(x), self.W_key(x)
+            return torch.nn.functional.scaled_dot_product_attention(
+                queries, keys, self.W_value(x), is_causal=True
+            )
+
+    return Detached
 
 
 class CausalWholeMask(CausalAttention):
@@ -875,6 +923,7 @@ WRONG = {
         AttentionOfTensors,
         SelfAttention_v2,
         SelfAttention_v1(3, 2),
+        detached(SelfAttention_v1),
     ],
     "3.4.1": [
         lambda q, k: k @ q.T,
@@ -905,6 +954,8 @@ WRONG = {
         lambda x: x * torch.ones_like(x).tril(),
         lambda x: torch.softmax(hide()(x), dim=-1),
         lambda x: x + torch.ones_like(x).triu(1) * -torch.inf,
+        lambda x: x.masked_fill(x.triu(1) != 0, -torch.inf),
+        lambda x: x.masked_fill(x.triu(1).bool(), -torch.inf),
     ],
     "3.5.b": [
         lambda x: x.tril(),
@@ -929,6 +980,9 @@ WRONG = {
         CausalHidesItself,
         CausalWithoutMask,
         CausalWholeMask,
+        CausalMaskOfScores,
+        detached(CausalAttention),
+        with_detached_weights(CausalAttention),
         CausalAttention(3, 2, 6, 0.0),
     ],
     "3.5.1": [
@@ -965,6 +1019,7 @@ WRONG = {
         WrapperAlongTokens,
         WrapperThatAdds,
         WrapperOfOthers,
+        detached(MultiHeadAttentionWrapper),
         MultiHeadAttentionWrapper(3, 2, 6, 0.0, 2),
     ],
     "3.6.b": [
@@ -990,6 +1045,8 @@ WRONG = {
         NoMask,
         NoProjection,
         NoDropout,
+        MaskOfScores,
+        detached(MultiHeadAttention),
         CausalAttention,
         MultiHeadAttention(3, 4, 6, 0.0, 2),
     ],

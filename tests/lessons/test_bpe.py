@@ -24,6 +24,7 @@ from ch02.bpe import (
 )
 from ch02.tokenizer import BPETokenizer
 from support.download.texts import load_text
+from support.exercises.ch02 import replaced
 
 MANY = settings(max_examples=300)
 SINGLE_BYTES = {bytes([value]): value for value in range(256)}
@@ -39,19 +40,9 @@ def learn_naively(words, num_merges):
             break
         best = min(counts, key=lambda pair: (-counts[pair], pair))
         new_id = 256 + len(merges)
-        spellings = [merge_naively(ids, best, new_id) for ids in spellings]
+        spellings = [replaced(ids, best, new_id) for ids in spellings]
         merges.append(best)
     return merges
-
-
-def merge_naively(ids, pair, new_id):
-    """Replace each pair, from the left, by looking at two ids at a time."""
-    merged, place = [], 0
-    while place < len(ids):
-        found = tuple(ids[place : place + 2]) == pair
-        merged.append(new_id if found else ids[place])
-        place += 2 if found else 1
-    return merged
 
 
 @pytest.fixture(scope="module")
@@ -246,7 +237,7 @@ def test_merging_bytes_equals_the_merges_applied_in_their_order(vocab, merges, d
     word = data.draw(st.lists(tokens, min_size=1).map(b"".join))
     ids = list(word)
     for rank, pair in enumerate(merges):
-        ids = merge_naively(ids, pair, 256 + rank)
+        ids = replaced(ids, pair, 256 + rank)
     assert merge_bytes(word, vocab) == ids
 
 
