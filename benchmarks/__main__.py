@@ -1,11 +1,13 @@
 """The course beside its peers: `python -m benchmarks [PART ...]`, about 15 minutes.
 
 Parts: training, decoding, loading, text; all of them unless some are named. Prints a
-table; having measured all parts, draws it to benchmarks/speed.png. Trust the ratios:
+table; having measured all parts, draws it to benchmarks/speed.png. With `--quick` each
+is measured once, on less work, in four minutes, and nothing is drawn. Trust the ratios:
 machines differ, and are noisy.
 """
 
 import argparse
+import os
 from pathlib import Path
 
 import matplotlib
@@ -28,7 +30,12 @@ def main():
     parser.add_argument(
         "--markdown", action="store_true", help="a table for benchmarks/README.md"
     )
+    parser.add_argument(
+        "--quick", action="store_true", help="measure once, on less work"
+    )
     args = parser.parse_args()
+    if args.quick:
+        os.environ["LLMS_QUICK"] = "1"  # for the processes that measure
     if unknown := set(args.parts) - set(PARTS):
         parser.error(f"there is no part {', '.join(unknown)}: there are {PARTS}")
     title, rows, notes = machine(), [], []
@@ -39,7 +46,7 @@ def main():
         rows, notes = rows + found[0], notes + found[1]
     table = markdown_table(rows) if args.markdown else plain_table(rows)
     print("", table, "", *notes, verdict(rows), sep="\n")
-    if not args.parts:
+    if not args.parts and not args.quick:
         draw(rows, PLOT, title)
 
 

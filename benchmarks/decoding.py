@@ -17,6 +17,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.bare_loop import generate_bare
+from benchmarks.measure import IS_QUICK
 from benchmarks.table import Row
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
@@ -33,9 +34,9 @@ from support.weights.reference import copy_from_transformers
 from support.weights.smollm2 import GGUF
 
 PROMPT = torch.tensor([[15496, 11, 314, 716]])  # Hello, I am
-NUM_TOKENS = 200
+NUM_TOKENS = 60 if IS_QUICK else 200
 NUM_PROMPTS = 8  # at once
-ROUNDS = 5
+ROUNDS = 1 if IS_QUICK else 5
 OURS, FAST, BARE = "ours, cached", "ours, fast_decoding", "bare loop"
 UNCACHED, MANY = "ours, uncached", f"ours, {NUM_PROMPTS} prompts"
 HALF, THEIRS = "ours, 16-bit weights", "transformers"

@@ -52,7 +52,7 @@ def config(size):
 def measure_step(size, dtype):
     """Seconds of a training step of a size, with products in a dtype of DTYPES."""
     torch.manual_seed(123)
-    trainee = our_trainee(config(size), DTYPES[dtype])
+    trainee = our_trainee(config(size), dtype=DTYPES[dtype])
     batch, seconds = random_batch(config(size), size["batch"]), []
     for _ in range(1 + NUM_STEPS):  # the first one is slower
         with stopwatch(seconds):

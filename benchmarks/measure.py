@@ -16,6 +16,10 @@ from pathlib import Path
 
 import torch
 
+from support.checks import is_switched_on
+
+# few rounds, for a first impression: `python -m benchmarks --quick` switches it on
+IS_QUICK = is_switched_on("LLMS_QUICK")
 # what pip has to be told for a package that requirements.txt does not have
 INSTALL = {
     "llms_from_scratch": "--no-deps llms-from-scratch==1.0.19",
@@ -48,8 +52,10 @@ def measure_part(part):
     return importlib.import_module(f"benchmarks.{part}").measure_rows()
 
 
-def peak_megabytes():
-    """The most memory that this process has held so far."""
+def peak_megabytes(device="cpu"):
+    """The most memory that this process has held so far, there or on a GPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e6
     if sys.platform == "darwin":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     # on Linux ru_maxrss starts from the peak of the parent process; VmHWM does not

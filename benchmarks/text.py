@@ -11,6 +11,7 @@ from unittest.mock import patch
 import tiktoken
 
 from benchmarks.measure import (
+    IS_QUICK,
     in_fresh_process,
     missing,
     peak_megabytes,
@@ -26,10 +27,11 @@ from support.download.fetch import downloads_folder
 from support.download.vocabulary import gpt2_vocab_files
 
 VOCAB_SIZE = 1000
-TRAIN_LENGTH = 100_000  # characters
-PART = 20  # the naive encoder and the book's densest windows get a 20th of the work
+TRAIN_LENGTH = 20_000 if IS_QUICK else 100_000  # characters
+# the part of the work that the naive encoder and the book's densest windows get
+PART = 100 if IS_QUICK else 20
 NUM_TOKENS = 1_000_000
-ROUNDS = 3
+ROUNDS = 1 if IS_QUICK else 3
 END = "<|endoftext|>"
 
 

@@ -6,25 +6,30 @@ model is ours, number for number. transformers' output layer is its token embedd
 124 million parameters in the place of 163. So is ours where it is "tied", like
 OpenAI's GPT-2 and the models of a long run (5.2). litgpt's model turns queries and keys
 instead of adding embeddings of positions, and has no dropout; its training is in
-bfloat16 by default. None is compiled, which on a CPU takes a minute and gains nothing.
+bfloat16 by default, and transformers' is measured in both. None is compiled, which on a
+CPU takes a minute and gains nothing.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 
-from benchmarks.limits import DTYPES
 from ch04.gpt import GPTModel
 from ch05.recipe import initialize
 from ch05.training import calc_loss_batch
 from support.device.device import autocast, fast_math
 from support.device.fast_dropout import fast_dropout
+from support.device.fast_loss import fast_loss
+from support.device.precision import has_bfloat16
 
 ADAMW = {"lr": 4e-4, "weight_decay": 0.1}
 OURS, FASTER = "ours, float32", "ours, bfloat16"
 TIED, FASTER_TIED = "ours tied, float32", "ours tied, bfloat16"
-BOOK, TRANSFORMERS, LITGPT = "the book's", "transformers", "litgpt, bfloat16"
+WITHOUT, FASTER_WITHOUT = f"{TIED}, no dropout", f"{FASTER_TIED}, no dropout"
+BOOK, LITGPT = "the book's", "litgpt, bfloat16"
+TRANSFORMERS, FASTER_TRANSFORMERS = "transformers", "transformers, bfloat16"
 
 
 @dataclass
@@ -48,57 +53,55 @@ class Trainee:
         return self.calc_loss(*batch).item()
 
 
-class OurTrainee(Trainee):
-    """A Trainee with the steps of a long run (support/pretraining/trainer.py)."""
+def our_trainee(cfg, device="cpu", dtype=torch.float32, is_tied=False, **changes):
+    """Our model as the course trains it for hours, with products in dtype.
 
-    def step(self, batch):
-        with fast_dropout("cpu"):
-            super().step(batch)
-
-
-def our_trainee(cfg, dtype, is_tied=False):
-    """Our model as the course trains it for hours, with products in dtype."""
-    fast_math("cpu")
-    model = GPTModel(cfg)
+    changes: of the config.
+    """
+    fast_math(device)
+    model = GPTModel(cfg | changes)
     if is_tied:
         initialize(model)
+    model.to(device)
 
     def calc_loss(inputs, targets):
-        with autocast("cpu", dtype):
-            return calc_loss_batch(inputs, targets, model, "cpu")
+        with autocast(device, dtype), fast_dropout(device), fast_loss(device, dtype):
+            return calc_loss_batch(inputs, targets, model, device)
 
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=True)
-    return OurTrainee(model, optimizer, calc_loss)
+    return Trainee(model, optimizer, calc_loss)
 
 
-def book_trainee(cfg):
+def book_trainee(cfg, device="cpu"):
     """The book's model by the book's functions."""
     from llms_from_scratch import ch04, ch05
 
-    model = ch04.GPTModel(cfg)
+    model = ch04.GPTModel(cfg).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
     return Trainee(
-        model, optimizer, lambda *batch: ch05.calc_loss_batch(*batch, model, "cpu")
+        model, optimizer, lambda *batch: ch05.calc_loss_batch(*batch, model, device)
     )
 
 
-def transformers_trainee(cfg):
+def transformers_trainee(cfg, device="cpu", dtype=torch.float32):
     """transformers' GPT-2 of our shape, with its default attention."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     shape = {"n_embd": cfg["emb_dim"], "n_layer": cfg["n_layers"]}
     shape |= {"n_head": cfg["n_heads"], "n_positions": cfg["context_length"]}
     model = GPT2LMHeadModel(GPT2Config(vocab_size=cfg["vocab_size"], **shape))
+    model.to(device)
 
     def calc_loss(inputs, targets):
-        logits = model(inputs, use_cache=False).logits
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        with autocast(device, dtype):
+            logits = model(inputs, use_cache=False).logits
+            return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
     return Trainee(model, optimizer, calc_loss)
 
 
-def litgpt_trainee(cfg):
+def litgpt_trainee(cfg, device="cpu"):
     """litgpt's model of our shape, its loss, and the precision that it defaults to."""
     from litgpt.config import Config
     from litgpt.model import GPT
@@ -110,29 +113,41 @@ def litgpt_trainee(cfg):
     blocks = {"parallel_residual": False, "gelu_approximate": "tanh"}
     model = GPT(Config(**shape, **blocks))
     model.apply(model._init_weights)
+    model.to(device)
 
     def calc_loss(inputs, targets):
-        with autocast("cpu", torch.bfloat16):
+        with autocast(device, torch.bfloat16):
             return chunked_cross_entropy(model(inputs), targets)
 
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
     return Trainee(model, optimizer, calc_loss)
 
 
-TRAINEES = {  # with the packages that they need
+def ours(**settings):
+    """What makes our Trainee with these settings, and the package that it needs."""
+    return partial(our_trainee, **settings), "torch"
+
+
+BFLOAT16 = {"dtype": torch.bfloat16}
+TRAINEES = {  # what makes them of a config and a device, and the packages they need
     BOOK: (book_trainee, "llms_from_scratch"),
     TRANSFORMERS: (transformers_trainee, "transformers"),
+    FASTER_TRANSFORMERS: (partial(transformers_trainee, **BFLOAT16), "transformers"),
     LITGPT: (litgpt_trainee, "litgpt"),
-    OURS: (lambda cfg: our_trainee(cfg, torch.float32), "torch"),
-    FASTER: (lambda cfg: our_trainee(cfg, torch.bfloat16), "torch"),
-    TIED: (lambda cfg: our_trainee(cfg, torch.float32, is_tied=True), "torch"),
-    FASTER_TIED: (lambda cfg: our_trainee(cfg, torch.bfloat16, is_tied=True), "torch"),
+    OURS: ours(),
+    FASTER: ours(**BFLOAT16),
+    TIED: ours(is_tied=True),
+    FASTER_TIED: ours(**BFLOAT16, is_tied=True),
+    WITHOUT: ours(is_tied=True, drop_rate=0.0),
+    FASTER_WITHOUT: ours(**BFLOAT16, is_tied=True, drop_rate=0.0),
 }
+IN_BFLOAT16 = LITGPT, FASTER_TRANSFORMERS, FASTER, FASTER_TIED, FASTER_WITHOUT
 
 
-if "bfloat16" not in DTYPES:
-    for title in (LITGPT, FASTER, FASTER_TIED):
-        del TRAINEES[title]
+def trainees_for(device):
+    """The titles of TRAINEES without those that a device can only imitate."""
+    has_all = has_bfloat16(torch.device(device).type)
+    return [title for title in TRAINEES if has_all or title not in IN_BFLOAT16]
 
 
 def random_batch(cfg, batch_size):

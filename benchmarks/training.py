@@ -9,25 +9,36 @@ import statistics
 import torch
 
 from benchmarks.limits import measure_limits
-from benchmarks.measure import in_fresh_process, missing, peak_megabytes, stopwatch
+from benchmarks.measure import (
+    IS_QUICK,
+    in_fresh_process,
+    missing,
+    peak_megabytes,
+    stopwatch,
+)
 from benchmarks.scaling import flops_a_token
 from benchmarks.table import Row
 from benchmarks.trainees import (
     BOOK,
     FASTER,
     FASTER_TIED,
+    FASTER_TRANSFORMERS,
+    FASTER_WITHOUT,
     LITGPT,
     OURS,
     TIED,
     TRAINEES,
     TRANSFORMERS,
+    WITHOUT,
     random_batch,
+    trainees_for,
 )
 from ch04.gpt import GPT_CONFIG_124M
 
 CONFIG = GPT_CONFIG_124M | {"context_length": 256}
 BATCH_SIZE = 2
-ROUNDS, NUM_STEPS, NUM_EVALUATIONS = 3, 4, 3
+ROUNDS = 1 if IS_QUICK else 3
+NUM_STEPS, NUM_EVALUATIONS = 4, 3
 # nats by which the losses of one model may differ, before and after it has learned:
 # runs of one model whose dropout draws other numbers were up to 0.27 apart
 SAME_LOSSES = 0.01, 0.35
@@ -37,35 +48,41 @@ WORKS = {
     "megabytes": ("memory of training", "MB"),
 }
 COMPARED = (  # what, ours, a peer, the goal
-    ("steps", OURS, BOOK, 3.0),
-    ("steps", TIED, TRANSFORMERS, 2.5),
-    ("steps", FASTER, BOOK, 4.0),
-    ("steps", FASTER_TIED, TRANSFORMERS, 3.5),
-    ("steps", FASTER, LITGPT, None),
+    ("steps", OURS, BOOK, 1.5),
+    ("steps", TIED, TRANSFORMERS, 1.4),
+    ("steps", FASTER, BOOK, 3.0),
+    ("steps", FASTER_TIED, FASTER_TRANSFORMERS, 1.5),
+    ("steps", FASTER, LITGPT, 1.5),
+    ("steps", WITHOUT, TIED, 1.3),
+    ("steps", FASTER_WITHOUT, FASTER_TIED, 1.3),
     ("evaluations", OURS, BOOK, None),
     ("evaluations", TIED, TRANSFORMERS, None),
+    ("evaluations", FASTER_TIED, FASTER_TRANSFORMERS, None),
     ("evaluations", FASTER, LITGPT, None),
-    ("megabytes", OURS, BOOK, 0.7),
-    ("megabytes", FASTER, BOOK, 0.7),
+    ("megabytes", OURS, BOOK, None),
+    ("megabytes", TIED, BOOK, 0.7),
     ("megabytes", FASTER_TIED, BOOK, 0.7),
-    ("megabytes", FASTER_TIED, TRANSFORMERS, None),
+    ("megabytes", FASTER_TIED, FASTER_TRANSFORMERS, None),
 )
 
 
-def measure_trainee(title, cfg):
+def measure_trainee(title, cfg, device="cpu"):
     """Train a model of TRAINEES a few steps on one batch: a dict of what was found.
 
     "steps" and "evaluations": seconds of each, the first step left out; "losses"
-    without dropout, before and after; "parameters"; "megabytes", the process's most.
+    without dropout, before and after; "parameters"; "megabytes", the process's most, or
+    the most of a GPU's memory.
     """
     torch.manual_seed(123)
-    trainee = TRAINEES[title][0](cfg)
-    batch = random_batch(cfg, BATCH_SIZE)
+    trainee = TRAINEES[title][0](cfg, device)
+    batch = [ids.to(device) for ids in random_batch(cfg, BATCH_SIZE)]
     steps, evaluations, losses = [], [], [trainee.evaluate(batch)]
     trainee.model.train()
+    synchronize = torch.get_device_module(device).synchronize
     for _ in range(NUM_STEPS):
         with stopwatch(steps):
             trainee.step(batch)
+            synchronize()
     for _ in range(NUM_EVALUATIONS):
         with stopwatch(evaluations):
             losses.append(trainee.evaluate(batch))
@@ -74,22 +91,22 @@ def measure_trainee(title, cfg):
         "evaluations": evaluations,
         "losses": [losses[0], losses[-1]],
         "parameters": sum(p.numel() for p in trainee.model.parameters()),
-        "megabytes": peak_megabytes(),
+        "megabytes": peak_megabytes(device),
     }
 
 
-def measure_all(cfg):
+def measure_all(cfg, titles, device="cpu"):
     """({title: what `measure_trainee` found in each round}, notes on the missing).
 
     All take turns, so that a disturbance meets them all.
     """
     found, notes = {}, []
     for _ in range(ROUNDS):
-        for title, (_, package) in TRAINEES.items():
+        for title in titles:
             try:
-                once = in_fresh_process(measure_trainee, title, cfg)
+                once = in_fresh_process(measure_trainee, title, cfg, device)
             except ImportError as error:
-                notes.append(missing(package, error))
+                notes.append(missing(TRAINEES[title][1], error))
                 continue
             found.setdefault(title, []).append(once)
     return found, [*dict.fromkeys(notes)]
@@ -113,10 +130,10 @@ def figure(once, key):
     return BATCH_SIZE * CONFIG["context_length"] / statistics.median(once[key])
 
 
-def compare(found):
+def compare(found, compared=COMPARED):
     """Rows of the table from what was found, {title: what `measure_trainee` gives}."""
     rows = []
-    for key, ours, peer, goal in COMPARED:
+    for key, ours, peer, goal in compared:
         if peer in found and ours in found:  # without bfloat16, some are missing
             work, unit = WORKS[key]
             both = [[figure(o, key) for o in found[name]] for name in (ours, peer)]
@@ -126,7 +143,7 @@ def compare(found):
 
 def measure_rows():
     """Measure all: rows of the table, and notes."""
-    found, notes = measure_all(CONFIG)
+    found, notes = measure_all(CONFIG, trainees_for("cpu"))
     if BOOK in found:
         check_same_work(found)
     notes += [describe(*item) for item in found.items()]

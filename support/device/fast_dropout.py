@@ -113,13 +113,14 @@ def gains_by_fast_dropout():
     return fastest("dropout", ways, exact) == "FastDropout"
 
 
+@torch.enable_grad()
 def attend_and_drop(drawn, way):
     """Return attention with dropout on its weights and its result, and the gradients.
 
     drawn: queries, keys and values, (3, *TRIED_SHAPE).
     """
     drawn = drawn.clone().requires_grad_()
-    with torch.random.fork_rng([]), way():
+    with torch.random.fork_rng([]), torch.autocast("cpu", enabled=False), way():
         out = F.scaled_dot_product_attention(
             *drawn, dropout_p=NO_DROPOUT, is_causal=True
         )

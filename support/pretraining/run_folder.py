@@ -38,7 +38,7 @@ from support.pretraining.distributed_checkpoint import (
 from support.weights.checkpoint import SafetensorsReader, SavedFile, save_weights
 from support.weights.saving import size_in_bytes
 
-ADDED_SETTINGS = "precision", "is_dropout_fast"  # since the first runs
+ADDED_SETTINGS = "precision", "is_dropout_fast", "is_loss_fast"  # since the first runs
 NUM_KEPT = 2  # checkpoints: the last one, and one more in case it gets damaged
 LOG, MODEL = "log.jsonl", "model.safetensors"
 STEP_NAME = re.compile(r"step-(\d{7,})\.safetensors")

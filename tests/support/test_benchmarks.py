@@ -183,7 +183,7 @@ def tiny_benchmark(monkeypatch, one_thread, usual_precision):
     found = {"default": 1e9, "float32": 2e9, "bfloat16": 4e9, "memory": 1e10}
     monkeypatch.setattr(training, "measure_limits", lambda: found)
 
-    def not_installed(cfg):
+    def not_installed(cfg, device):
         raise ModuleNotFoundError("No module named 'litgpt'", name="litgpt")
 
     monkeypatch.setitem(training.TRAINEES, trainees.LITGPT, (not_installed, "litgpt"))
@@ -192,24 +192,27 @@ def tiny_benchmark(monkeypatch, one_thread, usual_precision):
 def test_all_that_is_installed_is_compared(tiny_benchmark):
     pytest.importorskip("llms_from_scratch", reason="needs the book's package")
     rows, notes = training.measure_rows()
-    assert {row.peer for row in rows} == {trainees.BOOK, trainees.TRANSFORMERS}
+    peers = {row.peer for row in rows if not row.peer.startswith("ours")}
+    transformers = {trainees.TRANSFORMERS, trainees.FASTER_TRANSFORMERS}
+    assert peers == {trainees.BOOK, *(transformers & training.TRAINEES.keys())}
     assert [note for note in notes if "pip install --no-deps litgpt==" in note]
     assert all(min(row.our_figures + row.peer_figures) > 0 for row in rows)
 
 
-def test_without_any_peer_nothing_is_compared(tiny_benchmark, monkeypatch):
+def test_without_any_peer_ours_are_compared(tiny_benchmark, monkeypatch):
     absent = training.TRAINEES[trainees.LITGPT]
-    for title in (trainees.BOOK, trainees.TRANSFORMERS):
+    for title in [t for t in training.TRAINEES if not t.startswith("ours")]:
         monkeypatch.setitem(training.TRAINEES, title, absent)
     rows, notes = training.measure_rows()
-    assert rows == []
+    assert {row.peer for row in rows} <= {trainees.TIED, trainees.FASTER_TIED}
+    assert {row.work for row in rows} == {"training step"}
     num_ours = sum(title.startswith("ours") for title in training.TRAINEES)
     assert len(notes) == 1 + num_ours + 1  # the missing package, this machine's limits
-    assert num_ours == 2 * len(limits.DTYPES)  # tied and not
+    assert num_ours == 3 * len(limits.DTYPES)  # tied and not, and without dropout
 
 
 def test_each_round_is_measured(tiny_benchmark):
-    found, _ = training.measure_all(TINY)
+    found, _ = training.measure_all(TINY, [trainees.OURS])
     first, second = found[trainees.OURS]
     assert len(first["steps"]) == training.NUM_STEPS - 1
     assert len(second["evaluations"]) == training.NUM_EVALUATIONS
@@ -229,7 +232,7 @@ def test_other_work_is_not_compared(other):
 def test_transformers_model_has_the_shape_of_ours_tied(one_thread, usual_precision):
     theirs = trainees.transformers_trainee(TINY).model
     cfg = TINY | {"qkv_bias": True}
-    ours = trainees.our_trainee(cfg, torch.float32, is_tied=True).model
+    ours = trainees.our_trainee(cfg, is_tied=True).model
     assert ours.out_head.weight is ours.tok_emb.weight
     numel = [sum(p.numel() for p in model.parameters()) for model in (theirs, ours)]
     assert numel[0] == numel[1]
@@ -325,10 +328,10 @@ def test_the_books_loader_is_measured(tiny_downloads):
 
 
 def test_loading_is_judged_by_the_models_size():
-    found = dict.fromkeys(loading.OURS, ([1.0], [140.0], [100.0]))
-    rows = loading.compare(found | {"transformers": ([0.5], [280.0], [100.0])})
-    assert [row.met for row in rows] == [False, False, False, True, None]
-    assert [row.ratio for row in rows[3:]] == [0.5, 0.5]
+    found = dict.fromkeys(loading.OURS, ([1.0, 0.6], [140.0] * 2, [100.0] * 2))
+    rows = loading.compare(found | {"transformers": ([0.3] * 2, [280.0] * 2, [100.0])})
+    assert [row.met for row in rows] == [False, False, False, True, False, None]
+    assert [row.ratio for row in rows[3:]] == [0.3, 0.5, 0.5]
 
 
 def test_a_size_is_measured_once():
@@ -406,6 +409,18 @@ def test_some_parts_are_measured_and_not_drawn(ran, tmp_path):
     assert "measuring text" in lines and "measuring training" not in lines
     assert f"| {' | '.join(COLUMNS)} |" in lines
     assert not (tmp_path / "speed.png").exists()
+
+
+def rounds():
+    """How much is measured, as the modules of a process say."""
+    return training.ROUNDS, decoding.ROUNDS, text.ROUNDS, decoding.NUM_TOKENS
+
+
+def test_a_quick_run_measures_once_and_is_not_drawn(ran, tmp_path, monkeypatch):
+    monkeypatch.setenv("LLMS_QUICK", "0")
+    lines = ran("--quick")
+    assert "measuring training" in lines and not (tmp_path / "speed.png").exists()
+    assert measure.in_fresh_process(rounds) == (1, 1, 1, 60)
 
 
 def test_an_unknown_part_is_named(ran, capsys):

@@ -140,6 +140,7 @@ def test_a_run_continues_in_the_ways_that_it_was_started_with(
         for name, value in {
             "float32_precision": lambda device, p=precision: p,
             "gains_by_fast_dropout": lambda is_fast=is_fast: is_fast,
+            "gains_by_fast_loss": lambda dtype, is_fast=is_fast: is_fast,
         }.items():
             monkeypatch.setattr(support.pretraining.command_run, name, value)
         with monkeypatch.context() as patch:
@@ -147,7 +148,8 @@ def test_a_run_continues_in_the_ways_that_it_was_started_with(
                 interrupt_after(2, patch)
             command()
         (settings, *_) = RunFolder(tmp_path / "run").known_settings().values()
-        assert settings["precision"] == "medium" and settings["is_dropout_fast"] is True
+        assert settings["precision"] == "medium"
+        assert settings["is_dropout_fast"] is settings["is_loss_fast"] is True
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 

@@ -227,3 +227,16 @@ def test_both_ways_are_compared_where_nothing_is_dropped(
     torch.manual_seed(123)
     assert fast_dropout.gains_by_fast_dropout() is is_exact
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_it_is_chosen_wherever_the_caller_stands(monkeypatch, anew, tmp_path):
+    """Without gradients, and where matrices are multiplied in bfloat16."""
+    monkeypatch.delenv("LLMS_PLAIN")
+    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
+    monkeypatch.setattr(fast_dropout, "TRIED_SHAPE", SHAPE)
+    seconds = {"plain": 2, "FastDropout": 1}
+    monkeypatch.setattr(
+        choice, "time_in_turn", lambda ways: {n: seconds[n] for n in ways}
+    )
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert fast_dropout.gains_by_fast_dropout()

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import psutil
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.llama import SMOLLM2_CONFIG_135M, LlamaModel
 from ch05.openai_weights import MODEL_CONFIGS
 from ch07.finetuning import checkpoint_blocks
+from support.device.fast_loss import FastLoss
 from support.pretraining import memory
 from support.pretraining.memory import (
     OVERHEAD,
@@ -24,6 +26,7 @@ from support.pretraining.memory import (
     forecast_training,
     free_bytes,
     kept_bytes,
+    measure_seconds,
     needed_bytes,
 )
 from support.weights.saving import size_in_bytes
@@ -220,6 +223,30 @@ def test_bytes_of_training_all_parameters(architecture, is_checkpointed):
         "logits": 4 * 3 * 10 * 101 * 4,
         "overhead": OVERHEAD,
     }
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_a_fast_loss_keeps_logits_and_their_gradients(work, dtype):
+    usual, fast = (
+        count_bytes(replace(work, dtype=dtype, is_loss_fast=is_fast))["logits"]
+        for is_fast in (False, True)
+    )
+    num_logits = 6 * 10 * work.cfg["vocab_size"]
+    assert usual - fast == (16 - 2 * dtype.itemsize) * num_logits
+
+
+def test_the_time_of_a_fast_loss_is_that_of_a_fast_loss(work, monkeypatch):
+    calls, usual = [], FastLoss.__torch_function__
+
+    def note(self, func, *rest):
+        calls.append(func)
+        return usual(self, func, *rest)
+
+    monkeypatch.setattr(FastLoss, "__torch_function__", note)
+    measure_seconds(work)
+    assert not calls
+    measure_seconds(replace(work, is_loss_fast=True))
+    assert F.cross_entropy in calls
 
 
 def test_a_tied_output_layer_is_counted_once(work):
