@@ -1,6 +1,6 @@
 """GPT-2's architecture, piece by piece (chapter 4; Radford et al. 2019).
 
-Shapes: b = batch, num_tokens <= context_length; emb_dim = width of the residual stream.
+Shapes: b = batch, num_tokens <= context_length; emb_dim = numbers for each token.
 """
 
 import torch
@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from ch03.attention import MultiHeadAttention
-from support.checks import check_whole
+from support.checks import check_config_values, check_whole
 
 GPT_CONFIG_124M = {
-    "vocab_size": 50257,  # entries of the BPE vocabulary
-    "context_length": 1024,  # tokens the model can look at
-    "emb_dim": 768,  # width of the residual stream
+    "vocab_size": 50257,  # tokens in the vocabulary
+    "context_length": 1024,  # tokens that the model can read at once
+    "emb_dim": 768,  # numbers for each token: the embedding dimension
     "n_heads": 12,  # attention heads in a block
-    "n_layers": 12,  # transformer blocks
-    "drop_rate": 0.1,  # share of values that dropout sets to zero
+    "n_layers": 12,  # blocks
+    "drop_rate": 0.1,  # share of numbers that dropout sets to zero
     "qkv_bias": False,  # bias in the query, key and value layers
 }
 # a config may give each place of dropout its own rate (the book's exercise 4.3)
@@ -37,18 +37,7 @@ def check_config(cfg):
     unknown = sorted(cfg.keys() - GPT_CONFIG_124M.keys() - set(DROP_RATES))
     if missing or unknown:
         raise ValueError(f"config: missing keys {missing}, unknown keys {unknown}")
-    for key, value in cfg.items():
-        if key.startswith("drop_rate"):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            is_right = is_number and 0 <= value < 1
-            expected = "a number of at least 0 and below 1"
-        elif key == "qkv_bias":
-            is_right, expected = type(value) is bool, "True or False"
-        else:
-            is_right = type(value) is int and value >= 1
-            expected = "a whole number of at least 1"
-        if not is_right:
-            raise ValueError(f"config: {key} must be {expected}, not {value!r}")
+    check_config_values(cfg)
     if cfg["emb_dim"] % cfg["n_heads"]:
         raise ValueError(
             f"config: n_heads {cfg['n_heads']} does not divide emb_dim {cfg['emb_dim']}"
@@ -56,7 +45,7 @@ def check_config(cfg):
 
 
 class DummyTransformerBlock(nn.Module):
-    """Stands where a transformer block will stand, and does nothing."""
+    """Takes the place of a transformer block, and returns its input."""
 
     def __init__(self, cfg):
         super().__init__()
@@ -66,7 +55,7 @@ class DummyTransformerBlock(nn.Module):
 
 
 class DummyLayerNorm(nn.Module):
-    """Stands where layer normalization will stand, and does nothing."""
+    """Takes the place of layer normalization, and returns its input."""
 
     def __init__(self, normalized_shape, eps=1e-5):
         super().__init__()
@@ -80,21 +69,21 @@ class DummyGPTModel(nn.Module):
 
     def __init__(self, cfg):
         super().__init__()
-        check_config(cfg)
-        vocab_size, emb_dim = cfg["vocab_size"], cfg["emb_dim"]
-        self.tok_emb = nn.Embedding(vocab_size, emb_dim)
-        self.pos_emb = nn.Embedding(cfg["context_length"], emb_dim)
-        self.drop_emb = nn.Dropout(drop_rate_of(cfg, "emb"))
+        self.tok_emb = nn.Embedding(cfg["vocab_size"], cfg["emb_dim"])
+        self.pos_emb = nn.Embedding(cfg["context_length"], cfg["emb_dim"])
+        self.drop_emb = nn.Dropout(cfg["drop_rate"])
         blocks = [DummyTransformerBlock(cfg) for _ in range(cfg["n_layers"])]
         self.trf_blocks = nn.Sequential(*blocks)
-        self.final_norm = DummyLayerNorm(emb_dim)
-        self.out_head = nn.Linear(emb_dim, vocab_size, bias=False)
+        self.final_norm = DummyLayerNorm(cfg["emb_dim"])
+        self.out_head = nn.Linear(cfg["emb_dim"], cfg["vocab_size"], bias=False)
 
     def forward(self, in_idx):
         positions = torch.arange(in_idx.shape[1], device=in_idx.device)
         x = self.tok_emb(in_idx) + self.pos_emb(positions)  # (b, num_tokens, emb_dim)
-        x = self.trf_blocks(self.drop_emb(x))
-        return self.out_head(self.final_norm(x))  # (b, num_tokens, vocab_size)
+        x = self.drop_emb(x)
+        x = self.trf_blocks(x)
+        x = self.final_norm(x)
+        return self.out_head(x)  # (b, num_tokens, vocab_size)
 
 
 class LayerNorm(nn.Module):
@@ -111,7 +100,7 @@ class LayerNorm(nn.Module):
 
 
 class GELU(nn.Module):
-    """GELU by its tanh formula, as GPT-2 was trained (Hendrycks & Gimpel 2016, 2)."""
+    """GELU by its tanh formula, as GPT-2 was trained (Hendrycks & Gimpel 2016)."""
 
     def forward(self, x):
         return F.gelu(x, approximate="tanh")
@@ -146,8 +135,10 @@ class ExampleDeepNeuralNetwork(nn.Module):
     def forward(self, x):
         for layer in self.layers:
             layer_output = layer(x)
-            fits = self.use_shortcut and x.shape == layer_output.shape
-            x = x + layer_output if fits else layer_output
+            if self.use_shortcut and x.shape == layer_output.shape:
+                x = x + layer_output
+            else:
+                x = layer_output
         return x
 
 
@@ -162,7 +153,7 @@ def print_gradients(model, x):
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then a feed-forward network, each normalized first and added on."""
+    """Attention, then a feed-forward network: each reads norm(x) and adds to x."""
 
     def __init__(self, cfg):
         super().__init__()

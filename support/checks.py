@@ -46,6 +46,20 @@ def check_number(lowest, highest=math.inf, **values):
     check_values(values, lambda value: is_number(value, lowest, highest), expected)
 
 
+def check_config_values(cfg):
+    """Raise ValueError with the name of the first value of a GPT's config at fault."""
+    for key, value in cfg.items():
+        if key.startswith("drop_rate"):
+            is_right = is_number(value, 0) and value < 1
+            expected = "a number of at least 0 and below 1"
+        elif key == "qkv_bias":
+            is_right, expected = isinstance(value, bool), "True or False"
+        else:
+            is_right, expected = is_whole(value), "a whole number of at least 1"
+        if not is_right:
+            raise ValueError(f"config: {key} must be {expected}, not {value!r}")
+
+
 def check_share(**values):
     """Raise ValueError unless the values are numbers above 0 and at most 1."""
     expected = "above 0 and at most 1"

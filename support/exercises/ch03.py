@@ -480,8 +480,8 @@ def weights_with(scores, d_k):
 def scaled_context(answer):
     """A function (query, keys, values) -> the context vector of one query."""
     require_function(answer)
-    for num_tokens, d_k, d_v in ((6, 2, 4), (3, 9, 2), (5, 5, 5), (1, 4, 3)):
-        query, keys = 2 * torch.randn(d_k), torch.randn(num_tokens, d_k)
+    for num_tokens, d_k, d_v in ((6, 3, 5), (3, 7, 2), (5, 5, 5), (1, 4, 3)):
+        query, keys = torch.randn(d_k), torch.randn(num_tokens, d_k)
         values = torch.randn(num_tokens, d_v)
         found = answer(query.clone(), keys.clone(), values.clone())
         soft, mistakes = weights_with(keys @ query, d_k)
@@ -489,9 +489,13 @@ def scaled_context(answer):
             continue
         for wrong, reason in mistakes:
             require(not same(found, wrong @ values), reason)
-        root = torch.softmax(keys @ query / d_v**0.5, dim=-1)
-        reason = "the root is that of the length of a value; take that of a key"
-        require(not same(found, root @ values), reason)
+        for width in {2, 3, 4, d_v} - {d_k}:
+            root = torch.softmax(keys @ query / width**0.5, dim=-1)
+            reason = f"it divides by the root of {width}; take that of the length of a "
+            reason += f"key, which is {d_k} here"
+            if width == d_v:
+                reason = "the root is that of the length of a value; take that of a key"
+            require(not same(found, root @ values), reason)
         require(not same(found, soft), "these are the weights: multiply by the values")
         if d_k == d_v:
             reason = "it adds up the keys; the values should be added up"
@@ -539,6 +543,38 @@ def weights_of_all(answer):
 PROJECTIONS = "W_query", "W_key", "W_value"
 
 
+def require_separate(parts):
+    """Raise NotYet if two of the named objects, {name: object}, are the same one."""
+    names = list(parts)
+    for number, name in enumerate(names):
+        for other in names[:number]:
+            reason = (
+                f"self.{name} and self.{other} are the same one: queries, keys and "
+                "values need three, with numbers of their own"
+            )
+            require(parts[name] is not parts[other], reason)
+
+
+def check_start(answer):
+    """Raise NotYet unless a layer's three matrices begin as three torch.rand do."""
+    state = torch.get_rng_state()
+    layer = answer(5, 3)
+    torch.set_rng_state(state)
+    drawn = [torch.rand(5, 3) for _ in PROJECTIONS]
+    found = [as_tensor(getattr(layer, name)) for name in PROJECTIONS]
+    below = any((matrix < 0).any() for matrix in found)
+    require(not below, "its matrices contain negative numbers: draw with torch.rand")
+    if not all(is_near(one, other) for one, other in zip(found, drawn)):
+        others = all(any(is_near(a, b) for b in drawn) for a in found)
+        reason = (
+            "the matrices are created in another order: W_query, W_key, W_value, so "
+            "that a seed gives the same numbers as in the text"
+            if others
+            else "each matrix should begin as torch.rand(d_in, d_out), drawn once"
+        )
+        raise NotYet(reason)
+
+
 @exercise(
     "3.4.d",
     "write, 10 minutes, ••",
@@ -550,7 +586,7 @@ def attention_class(answer):
     for num_tokens, d_in, d_out in ((6, 3, 2), (4, 4, 4), (3, 2, 5)):
         layer = answer(d_in, d_out)
         require_kind(layer, "Module")
-        known = dict(layer.named_parameters())
+        known = dict(layer.named_parameters(remove_duplicate=False))
         for name in PROJECTIONS:
             matrix = getattr(layer, name, None)
             require(matrix is not None, f"it has no self.{name}")
@@ -560,6 +596,7 @@ def attention_class(answer):
             wanted = f"({d_in}, {d_out}) for d_in {d_in} and d_out {d_out}"
             reason = f"self.{name} has the shape {shape}, not {wanted}"
             require(shape == (d_in, d_out), reason)
+        require_separate({name: known[name] for name in PROJECTIONS})
         with torch.no_grad():
             for name in PROJECTIONS:
                 known[name].copy_(torch.randn(d_in, d_out))
@@ -568,6 +605,7 @@ def attention_class(answer):
         queries, keys, values = (x @ known[name].detach() for name in PROJECTIONS)
         check_context(found, queries, keys, values)
         require_learning(layer, found)
+    check_start(answer)
 
 
 def check_context(found, queries, keys, values):
@@ -715,6 +753,9 @@ def weights_rescaled(answer):
             continue
         reason = "the rows do not sum to 1 again: divide each by its sum"
         require(not is_near(found, kept), reason)
+        reason = "a row is nan, because all its weights were removed: a token sees "
+        reason += "itself, so keep the diagonal"
+        require(not found.isnan().any(), reason)
         upper = weights.triu()
         for wrong, reason in (
             (kept / kept.sum(dim=-1), "the sums fit the columns: use keepdim=True"),
@@ -779,7 +820,27 @@ def linear_layers(layer, d_in, d_out):
         require(isinstance(linear, nn.Linear), reason)
         sizes = linear.in_features, linear.out_features
         require(sizes == (d_in, d_out), f"self.{name} maps {sizes[0]} to {sizes[1]}")
-    return [getattr(layer, name) for name in PROJECTIONS]
+    layers = {name: getattr(layer, name) for name in PROJECTIONS}
+    require_separate(layers)
+    return [*layers.values()]
+
+
+def require_buffers(layer, linears):
+    """Raise NotYet if a new layer keeps a tensor that would not move along with it.
+
+    Nor may it have more parameters than those of its linear layers.
+    """
+    for module in layer.modules():
+        for name, value in vars(module).items():
+            reason = (
+                f"self.{name} is a plain attribute, so it stays behind when the layer "
+                f'moves to a graphics card: use self.register_buffer("{name}", ...)'
+            )
+            require(not isinstance(value, torch.Tensor), reason)
+    known = {parameter for linear in linears for parameter in linear.parameters()}
+    for name, parameter in layer.named_parameters():
+        reason = f"self.{name} is one parameter too many: a mask should be a buffer"
+        require(parameter in known, reason)
 
 
 @exercise(
@@ -799,6 +860,7 @@ def causal_class(answer):
         layer = answer(d_in, d_out, 6, 0.0)
         require_kind(layer, "Module")
         linears = linear_layers(layer, d_in, d_out)
+        require_buffers(layer, linears)
         with torch.no_grad():
             for linear in linears:
                 linear.weight.normal_()
@@ -866,23 +928,44 @@ def check_causal(found, queries, keys, values):
     raise NotYet("forward does not return causal scaled dot-product attention")
 
 
-def check_dropout(layer):
-    """Raise NotYet unless a layer with dropout 0.5 drops weights, in training only."""
-    x = torch.randn(64, 1, 3)  # of single tokens, whose only weight is 1
-    values = layer.W_value(x)
+def check_dropout(layer, num_heads=1):
+    """Raise NotYet unless a layer drops half of its weights, in training only.
+
+    Its W_value has no bias, and maps 3 numbers to 8 for each head. It gets new weights,
+    with which each of three tokens has a value that is 1 at two indices of its own. So
+    the results are the attention weights, each of them twice.
+    """
+    ones = torch.eye(3).repeat_interleave(2, dim=0)  # (6, 3)
+    with torch.no_grad():
+        layer.W_value.weight.copy_(F.pad(ones, (0, 0, 0, 2)).repeat(num_heads, 1))
+    x = torch.eye(3).repeat(64, 1, 1)
+
+    def seen(results):
+        heads = heads_of(as_tensor(results, (64, 3, 8 * num_heads)), num_heads)
+        return heads[..., :6].unflatten(-1, (3, 2))[:, :, torch.ones(3, 3).tril() > 0]
+
     layer.eval()
-    same_twice = torch.equal(layer(x), layer(x)) and same(layer(x), values)
+    right = by_heads(layer, x, num_heads).detach()
+    same_twice = torch.equal(layer(x), layer(x)) and is_near(layer(x), right, 1e-4)
     require(same_twice, "after eval() nothing should be dropped: use nn.Dropout")
     layer.train()
-    ratios = as_tensor(layer(x) / values).squeeze(1)  # (64, 8): 0 or 2
-    missing = is_near(ratios, torch.ones(64, 8), 1e-3)
+    ratios = seen(layer(x)) / seen(right)  # (64, num_heads, 6, 2): each is 0 or 2
+    missing = is_near(ratios, torch.ones_like(ratios), 1e-3)
     reason = "no attention weight is dropped: apply self.dropout after the softmax"
     require(not missing, reason)
-    whole = is_near(ratios, ratios[:, :1].expand(64, 8), 1e-3)
-    reason = "dropout should be applied to the weights, not to values or results"
-    require(whole and ratios.isfinite().all(), reason)
-    is_scaled = is_near(ratios.amax(), 2.0, 1e-3) and is_near(ratios.amin(), 0.0, 1e-3)
-    require(is_scaled, "with dropout 0.5 a weight should vanish or be doubled")
+    reason = (
+        "numbers of the values or of the results are dropped: apply dropout to the "
+        "attention weights, and to nothing else"
+    )
+    require(is_near(ratios[..., 0], ratios[..., 1], 1e-3), reason)
+    is_scaled = is_near((ratios - 1).abs(), torch.ones_like(ratios), 1e-3)
+    reason = "with dropout 0.5 each weight should vanish or be doubled: apply "
+    require(is_scaled, f"{reason}dropout once, after the softmax")
+    kept = ratios[..., 0] > 1  # of the tokens 0; 0, 1; 0, 1, 2
+    for together in ([0, 1, 3], [1, 2], [3, 4, 5]):
+        one, *others = kept[..., together].unbind(-1)
+        whole = all(torch.equal(one, other) for other in others)
+        require(not whole, "whole rows or columns vanish: draw for each weight")
 
 
 @exercise(
@@ -911,6 +994,13 @@ class NextWord(nn.Module):
         return x.roll(-1, dims=1)
 
 
+class LeakyBatch(nn.Module):
+    """Leaves text 0 as it is; in later texts each token gets the one after it."""
+
+    def forward(self, x):
+        return torch.cat((x[:1], x[1:].roll(-1, dims=1)))
+
+
 def layers_and_leaks():
     """Yield (layer, whether it sees the future, what it is called)."""
     yield seeded(CausalAttention, 3, 2, 6, 0.0), False, "CausalAttention"
@@ -920,6 +1010,7 @@ def layers_and_leaks():
     layer.mask = torch.zeros(6, 6, dtype=torch.bool)
     yield layer, True, "a layer without a mask"
     yield NextWord(), True, "a layer that shows each token the next one"
+    yield LeakyBatch(), True, "a layer that leaks in text 1 of the batch only"
     for word in range(6):
         for later in range(word + 1, 6):
             layer = seeded(CausalAttention, 3, 2, 6, 0.0)
@@ -1153,6 +1244,10 @@ def whole_multi_head_attention(answer):
             if name != "out_proj":
                 reason = f"{name} has a bias although qkv_bias is False"
                 require(linear.bias is None, reason)
+        has_bias = layer.out_proj.bias is not None
+        require(has_bias, "out_proj has no bias: it is nn.Linear(d_out, d_out)")
+        names = (*PROJECTIONS, "out_proj")
+        require_buffers(layer, [getattr(layer, name) for name in names])
         x = torch.randn(2, num_tokens, d_in)
         x[:, -1] = 0  # so that scores of later tokens are exactly 0
         output = layer(x)
@@ -1161,12 +1256,11 @@ def whole_multi_head_attention(answer):
         require_learning(layer, output)
     biases = answer(3, 4, 6, 0.0, 2, qkv_bias=True)
     require(biases.W_key.bias is not None, "with qkv_bias=True, W_key has no bias")
-    layer, x = answer(8, 8, 6, 0.5, 2), torch.randn(1, 6, 8)
-    dropped = not torch.equal(layer(x), layer(x))
-    require(dropped, "in training, dropout=0.5 has no effect on its output")
-    layer.eval()
-    reason = "after eval() dropout is still at work; use nn.Dropout"
-    require(torch.equal(layer(x), layer(x)), reason)
+    layer = answer(3, 16, 6, 0.5, 2)
+    with torch.no_grad():  # so that the heads' results are seen
+        layer.out_proj.weight.copy_(torch.eye(16))
+        layer.out_proj.bias.zero_()
+    check_dropout(layer, num_heads=2)
 
 
 def compare_with_heads(layer, x, num_heads, found):

@@ -6,7 +6,7 @@ from importlib import import_module
 from support.figures.kit import Schematic
 from support.paths import ROOT
 
-CHAPTERS = ("ch02", "ch03")
+CHAPTERS = ("ch02", "ch03", "ch04")
 
 
 def schematics(chapter):

@@ -139,7 +139,8 @@ def draw_sums(axes, tables, labels):
             for column, number in enumerate(numbers):
                 colour = "white" if abs(number) > 0.6 * largest else "black"
                 style = {"ha": "center", "va": "center", "color": colour}
-                ax.text(column, row, f"{number:.2f}", **style)
+                text = f"{round(number, 2) + 0:.2f}"  # 0.00, never -0.00
+                ax.text(column, row, text, **style)
     axes[0].set_yticks(range(len(labels)), labels)
 
 
@@ -153,7 +154,7 @@ def draw_head_maps(axes, maps, words, size=8):
     for ax, (title, weights) in zip(axes, maps.items()):
         image = ax.imshow(weights, cmap=colours, vmin=0, vmax=1)
         ax.set_title(title)
-        ax.set_xticks(range(len(words)), words, rotation=60)
+        ax.set_xticks(range(len(words)), words, rotation=90)
         ax.set_yticks(range(len(words)), words)
         for row, numbers in enumerate(weights.tolist()):
             for column, weight in enumerate(numbers):
@@ -162,18 +163,6 @@ def draw_head_maps(axes, maps, words, size=8):
                     style = {"ha": "center", "va": "center", "size": size}
                     ax.text(column, row, text, **style)
     return image
-
-
-def draw_times(ax, times):
-    """Draw a bar for each median, and a black line from the fastest to the slowest.
-
-    times: {name: (fastest, median, slowest)}.
-    """
-    for name, (low, middle, high) in times.items():
-        line = {"xerr": [[middle - low], [high - middle]], "capsize": 3}
-        bar = ax.barh(name, middle, color=SKY, **line)
-        ax.bar_label(bar, fmt="%.0f", padding=4)
-    ax.margins(x=0.15)
 
 
 def draw_maps(axes, maps, words, largest=1.0, colour=ORANGE):
@@ -284,3 +273,132 @@ def draw_bars(axes, panels, words):
         ax.axvline(0, color="black", lw=0.8)
         ax.set(title=title, yticks=places, yticklabels=words)
         ax.margins(x=0.3)
+
+
+def draw_candidates(axes, panels):
+    """Draw the most likely next tokens as bars, the most likely one at the top.
+
+    panels: {title: [(token, probability), ...]}, with one scale of per cent for all.
+    """
+    for ax, (title, found) in zip(axes, panels.items()):
+        tokens, shares = zip(*found)
+        places = range(len(found))[::-1]
+        bars = ax.barh(places, [100 * p for p in shares], color=SKY, edgecolor="black")
+        ax.bar_label(bars, fmt="%.2g%%", padding=3)
+        # every font has ASCII; and two dollar signs would begin and end a formula
+        names = [ascii(token).replace("$", r"\$") for token in tokens]
+        ax.set_yticks(places, names)
+        ax.set(title=title, xlabel="probability in %")
+        ax.margins(x=0.2)
+
+
+def draw_sliding_window(ax, token_ids, num_prompt, context_size, num_steps):
+    """Draw a row for each step of generation: what the model sees, and what it adds.
+
+    token_ids: of the whole text, whose first num_prompt tokens are the prompt.
+    """
+    looks = {
+        "no longer seen": {"color": "white", "ec": "0.7", "ls": ":"},
+        "seen by the model": {"color": SKY, "ec": "black"},
+        "new token": {"color": ORANGE, "ec": "black", "hatch": "///"},
+    }
+    for step in range(1, num_steps + 1):
+        end = num_prompt + step - 1  # the position of the new token
+        for position, token_id in enumerate(token_ids[: end + 1]):
+            is_seen = end - context_size <= position < end
+            name = "seen by the model" if is_seen else "no longer seen"
+            look = looks["new token" if position == end else name]
+            ax.barh(step, 0.9, left=position - 0.45, **look)
+            ground = {"boxstyle": "square,pad=0.1", "fc": look["color"], "ec": "none"}
+            style = {"ha": "center", "va": "center", "bbox": ground}
+            ax.text(position, step, token_id, **style)
+    for name, look in looks.items():
+        ax.bar(0, 0, label=name, **look)
+    ax.set(xlabel="position in the text", ylabel="step")
+    ax.set(yticks=range(1, num_steps + 1))
+    ax.set(xticks=range(num_prompt + num_steps), ylim=(num_steps + 0.6, 0.4))
+    ax.set_xlim(-0.6, num_prompt + num_steps - 0.4)
+    ax.legend(loc="upper right")
+
+
+def draw_fits(axes, x, y, curves):
+    """Draw points, and a line for the predictions of each network, side by side.
+
+    curves: {title: predictions}, one for each of the axes.
+    """
+    for ax, (title, predictions) in zip(axes, curves.items()):
+        ax.plot(x, y, "o", color="0.6", markersize=4, label="right depth")
+        ax.plot(x, predictions, color=BLUE, lw=2, label="network")
+        ax.set(title=title, xlabel="hours after high water")
+    axes[0].set(ylabel="depth in metres")
+    axes[0].legend()
+
+
+def draw_activations(axes, x, functions):
+    """Draw activation functions on axes[0], and their slopes on axes[1].
+
+    functions: {name: function}.
+    """
+    x = x.clone().requires_grad_()
+    looks = (ORANGE, "--"), (BLUE, "-")
+    for (colour, line), (name, function) in zip(looks, functions.items()):
+        y = function(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        for ax, numbers in zip(axes, (y, slope)):
+            ax.plot(x.detach(), numbers.detach(), line, color=colour, lw=2, label=name)
+    for ax, title in zip(axes, ("result", "slope")):
+        ax.axhline(0, color="0.8", lw=0.8, zorder=0)
+        ax.set(title=title, xlabel="x")
+    axes[0].legend()
+
+
+def draw_signals(axes, panels):
+    """Draw a number for each layer on a logarithmic axis: a line for each network.
+
+    panels: {title: {name: curves of several networks}}.
+    """
+    looks = (RED, "--"), (BLUE, "-")
+    for ax, (title, kinds) in zip(axes, panels.items()):
+        for (colour, line), (name, curves) in zip(looks, kinds.items()):
+            for number, curve in enumerate(curves):
+                label = None if number else name
+                layers = range(1, len(curve) + 1)
+                ax.semilogy(layers, curve, line, color=colour, alpha=0.6, label=label)
+        ax.set(title=title, xlabel="layer", xticks=range(1, len(curve) + 1, 3))
+    axes[0].legend()
+
+
+def draw_losses(ax, runs, levels):
+    """Draw losses over the training steps, one line for each run.
+
+    runs: {name: losses of several runs}. levels: {name: a loss}, drawn as dotted lines.
+    """
+    looks = (RED, "--"), (BLUE, "-")
+    for (colour, line), (name, curves) in zip(looks, runs.items()):
+        for number, losses in enumerate(curves):
+            label = None if number else name
+            ax.semilogy(losses, line, color=colour, alpha=0.8, label=label)
+    for name, level in levels.items():
+        ax.axhline(level, color="black", ls=":", label=name)
+    ax.set(xlabel="training step", ylabel="loss")
+    ax.legend()
+
+
+def draw_parts(ax, counts):
+    """Draw a bar for each model, made of the parameters of its parts, in millions.
+
+    counts: {model: {part: number}}. A part has a colour and a pattern of its own.
+    """
+    colours, patterns = (BLUE, SKY, RED, ORANGE, "lightgrey"), ("", "//", "", "..", "")
+    for row, (name, parts) in enumerate(counts.items()):
+        left = 0
+        for colour, pattern, (part, number) in zip(colours, patterns, parts.items()):
+            look = {"color": colour, "hatch": pattern, "ec": "black", "lw": 0.8}
+            label = None if row else part
+            ax.barh(name, number / 1e6, left=left, label=label, **look)
+            left += number / 1e6
+        ax.text(left, row, f"  {left:,.0f}", va="center")
+    ax.set(xlabel="millions of parameters")
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.legend()

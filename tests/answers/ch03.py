@@ -53,6 +53,14 @@ def looks_at_the_mask(layer, x):
     return not torch.equal(mask, torch.ones(6, 6).triu(1).bool())
 
 
+def looks_at_text_0(layer, x):
+    """Right for each text, but it looks at the first one of the batch alone."""
+    return any(
+        not torch.allclose(layer(x[:, :end])[0], layer(x)[0, :end], atol=1e-5)
+        for end in range(1, x.shape[1])
+    )
+
+
 def leaks_by_cutting(layer, x):
     """Compares the outputs of a beginning with those of the whole."""
     whole = layer(x)
@@ -365,6 +373,53 @@ class NoProjection(WrittenOut):
         return x
 
 
+class DropsOutput(WrittenOut):
+    """Applies dropout to its output, too."""
+
+    def project(self, x):
+        return self.dropout(self.out_proj(x))
+
+
+class DropsOnlyOutput(DropsOutput):
+    """Applies dropout to its output instead of the weights."""
+
+    def forward(self, x):
+        joined = torch.nn.functional.scaled_dot_product_attention(
+            *(self.split(f(x), self.num_heads) for f in (self.W_query, self.W_key)),
+            self.split(self.W_value(x), self.num_heads),
+            is_causal=True,
+        )
+        return self.project(self.merge(joined))
+
+
+class PlainMask(WrittenOut):
+    """Keeps its mask as a plain attribute."""
+
+    def __init__(self, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.later = super().future(self.context_length)
+
+    def future(self, num_tokens):
+        return self.later[:num_tokens, :num_tokens]
+
+
+class BufferedMask(WrittenOut):
+    """Right: keeps its mask as a buffer, as 3.5 does."""
+
+    def __init__(self, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.register_buffer("later", super().future(self.context_length))
+
+    def future(self, num_tokens):
+        return self.later[:num_tokens, :num_tokens]
+
+
+class NoBiasAtTheEnd(WrittenOut):
+    def __init__(self, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.out_proj = torch.nn.Linear(self.d_out, self.d_out, bias=False)
+
+
 class NoDropout(WrittenOut):
     def __init__(self, *sizes, **settings):
         super().__init__(*sizes, **settings)
@@ -392,6 +447,42 @@ class AttentionByLoop(torch.nn.Module):
     def forward(self, x):
         keys, values = x @ self.W_key, x @ self.W_value
         return torch.stack([scaled_context(q, keys, values) for q in x @ self.W_query])
+
+
+class AttentionDrawnAtOnce(SelfAttention_v1):
+    """All three matrices come from one call, with the same numbers."""
+
+    def __init__(self, d_in, d_out):
+        torch.nn.Module.__init__(self)
+        self.W_query, self.W_key, self.W_value = (
+            torch.nn.Parameter(matrix) for matrix in torch.rand(3, d_in, d_out)
+        )
+
+
+class AttentionOfOneMatrix(SelfAttention_v1):
+    """The same matrix for queries and keys."""
+
+    def __init__(self, d_in, d_out):
+        super().__init__(d_in, d_out)
+        self.W_key = self.W_query
+
+
+class AttentionFromNegative(SelfAttention_v1):
+    """Its matrices begin with numbers around 0."""
+
+    def __init__(self, d_in, d_out):
+        super().__init__(d_in, d_out)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter)
+
+
+class AttentionInAnotherOrder(SelfAttention_v1):
+    """Draws the keys' matrix first, so a seed gives other numbers."""
+
+    def __init__(self, d_in, d_out):
+        torch.nn.Module.__init__(self)
+        for name in ("W_key", "W_query", "W_value"):
+            setattr(self, name, torch.nn.Parameter(torch.rand(d_in, d_out)))
 
 
 class AttentionWithoutRoot(SelfAttention_v1):
@@ -462,6 +553,14 @@ class CausalByFunction(torch.nn.Module):
         )
 
 
+class CausalOfOneLayer(CausalAttention):
+    """The same linear layer for queries and keys."""
+
+    def __init__(self, *sizes, **settings):
+        super().__init__(*sizes, **settings)
+        self.W_key = self.W_query
+
+
 class CausalWithZeros(CausalAttention):
     """Removes weights after the softmax, and rescales the rows."""
 
@@ -517,6 +616,61 @@ class CausalMaskOfScores(CausalAttention):
         scores = self.W_query(x) @ self.W_key(x).transpose(1, 2) / self.d_out**0.5
         scores = scores.masked_fill(scores.triu(1) != 0, -torch.inf)
         return self.dropout(torch.softmax(scores, dim=-1)) @ self.W_value(x)
+
+
+class CausalDropsMore(CausalAttention):
+    """Drops numbers of its results, too, by a second dropout."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.last = torch.nn.Dropout(self.dropout.p / 5)
+
+    def forward(self, x):
+        return self.last(super().forward(x))
+
+
+class CausalDropsScores(CausalWithZeros):
+    """Applies dropout to the scores, before the softmax, and not to the weights."""
+
+    def forward(self, x):
+        scores = self.W_query(x) @ self.W_key(x).transpose(-2, -1)
+        hidden = self.mask[: x.shape[1], : x.shape[1]]
+        scores = self.dropout(scores / self.d_out**0.5).masked_fill(hidden, -torch.inf)
+        return torch.softmax(scores, dim=-1) @ self.W_value(x)
+
+
+class CausalDropsTwice(CausalAttention):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.dropout = torch.nn.Sequential(self.dropout, self.dropout)
+
+
+class CausalPlainMask(CausalAttention):
+    """Keeps its mask as a plain attribute, which does not move with the layer."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        mask = self.mask
+        del self.mask
+        self.mask = mask
+
+
+class CausalTrainedMask(CausalAttention):
+    """Keeps its mask as a parameter."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        mask = self.mask
+        del self.mask
+        self.mask = torch.nn.Parameter(mask, requires_grad=False)
+
+
+class CausalKeepsWeights(CausalWithZeros):
+    """Right; keeps what it calculated last, for those who want to look at it."""
+
+    def forward(self, x):
+        self.last = super().forward(x)
+        return self.last
 
 
 def detached(layer_class):
@@ -742,7 +896,7 @@ RIGHT = {
         lambda q, k: torch.stack([soft(k @ one, len(one) ** 0.5) for one in q]),
         lambda q, k: soft(k @ q.T, k.shape[1] ** 0.5, dim=0).T.tolist(),
     ],
-    "3.4.d": [SelfAttention_v1, AttentionByLoop],
+    "3.4.d": [SelfAttention_v1, AttentionByLoop, AttentionDrawnAtOnce],
     "3.4.1": [
         lambda W_query, W_key: W_query @ W_key.T,
         lambda q, k: (k @ q.T).T.numpy(),
@@ -762,7 +916,12 @@ RIGHT = {
         dropped_by_numpy,
         lambda x, p: torch.nn.functional.dropout(x, p),
     ],
-    "3.5.d": [CausalAttention, CausalByFunction, CausalWithZeros],
+    "3.5.d": [
+        CausalAttention,
+        CausalByFunction,
+        CausalWithZeros,
+        CausalKeepsWeights,
+    ],
     "3.5.1": [
         ONES.triu(1) | ONES.tril(-3),
         ~(ONES.tril() & ONES.triu(-2)).numpy(),
@@ -782,7 +941,7 @@ RIGHT = {
     "3.6.a": [MultiHeadAttentionWrapper, WrapperByLoop],
     "3.6.b": [split_by_view, split_by_chunks, split_by_loops],
     "3.6.c": [merge_by_reshape, merge_by_cat, lambda x: x.transpose(1, 2).flatten(2)],
-    "3.6.d": [MultiHeadAttention, WrittenOut, HeadAfterHead],
+    "3.6.d": [MultiHeadAttention, WrittenOut, HeadAfterHead, BufferedMask],
     "3.6.1": [[1, 2], torch.tensor([1, 2]), {2, 1}, np.array([1.0, 2.0])],
     "3.6.2": [
         (1, 2, previous_word),
@@ -903,6 +1062,7 @@ WRONG = {
         lambda q, k, v: soft(k @ q, len(q)) @ v,
         lambda q, k, v: soft(k @ q, len(k) ** 0.5) @ v,
         lambda q, k, v: soft(k @ q, v.shape[1] ** 0.5) @ v,
+        lambda q, k, v: soft(k @ q, 2**0.5) @ v,
         lambda q, k, v: soft(k @ q, 1) / len(q) ** 0.5 @ v,
         lambda q, k, v: k @ q / len(q) ** 0.5 @ v,
         lambda q, k, v: soft(k @ q, len(q) ** 0.5),
@@ -921,6 +1081,9 @@ WRONG = {
         AttentionOfColumns,
         AttentionExchanged,
         AttentionOfTensors,
+        AttentionOfOneMatrix,
+        AttentionFromNegative,
+        AttentionInAnotherOrder,
         SelfAttention_v2,
         SelfAttention_v1(3, 2),
         detached(SelfAttention_v1),
@@ -962,6 +1125,7 @@ WRONG = {
         lambda x: x.tril() / x.tril().sum(dim=-1),
         lambda x: x.triu() / x.triu().sum(dim=-1, keepdim=True),
         lambda x: torch.softmax(x.tril(), dim=-1),
+        lambda x: x.tril(-1) / x.tril(-1).sum(dim=-1, keepdim=True),
         lambda x: x,
     ],
     "3.5.c": [
@@ -974,8 +1138,14 @@ WRONG = {
     ],
     "3.5.d": [
         CausalNotRescaled,
+        CausalOfOneLayer,
         CausalDropsResults,
+        CausalDropsMore,
+        CausalDropsScores,
+        CausalDropsTwice,
         CausalNoDropout,
+        CausalPlainMask,
+        CausalTrainedMask,
         CausalWrongTriangle,
         CausalHidesItself,
         CausalWithoutMask,
@@ -994,6 +1164,7 @@ WRONG = {
         3,
     ],
     "3.5.2": [
+        looks_at_text_0,
         only_last,
         looks_one_back,
         looks_at_the_mask,
@@ -1045,6 +1216,10 @@ WRONG = {
         NoMask,
         NoProjection,
         NoDropout,
+        NoBiasAtTheEnd,
+        DropsOutput,
+        DropsOnlyOutput,
+        PlainMask,
         MaskOfScores,
         detached(MultiHeadAttention),
         CausalAttention,

@@ -16,6 +16,26 @@ CENTER_ROWS = '''def center_rows(x):
 
 check("2.0.a", center_rows)
 '''
+CAUSAL_MASK = '''def causal_mask(scores):
+    """Set the scores of later tokens to -inf: scores is (num_tokens, num_tokens)."""
+    return scores + torch.full_like(scores, -torch.inf).triu(1)
+
+
+check("3.5.a", causal_mask)
+'''
+NEXT_TOKEN = '''def next_token(logits):
+    """The id with the largest logit in the last row of each text: (b, 1)."""
+    return logits[:, -1].topk(1).indices
+
+
+check("4.7.a", next_token)
+'''
+# notebook, number of a stub in it, the cell with an answer, and words of the answer
+STUBS = [
+    ("ch02/2.0_tensors_and_gradients.ipynb", "2.0.a", CENTER_ROWS, "x.mean(dim=1)"),
+    ("ch03/3.5_causal_attention.ipynb", "3.5.a", CAUSAL_MASK, "torch.full_like("),
+    ("ch04/4.7_generating_text.ipynb", "4.7.a", NEXT_TOKEN, "topk(1).indices"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,20 +47,23 @@ def reader(course, tmp_path_factory):
         yield person
 
 
-def test_a_stub_is_solved_by_typing_and_saved(reader, course):
-    path = "ch02/2.0_tensors_and_gradients.ipynb"
+@pytest.mark.parametrize("path, number, answer, words", STUBS)
+def test_a_stub_is_solved_by_typing_and_saved(
+    path, number, answer, words, reader, course
+):
+    check = answer.splitlines()[-1]
     notebook = reader.open(path)
     notebook.run_all()
-    cell = notebook.cell('check("2.0.a", center_rows)')
-    notebook.expect_output(cell, "2.0.a: not attempted")
-    notebook.write(cell, CENTER_ROWS)
-    notebook.expect_output(cell, "2.0.a: right")
+    cell = notebook.cell(check)
+    notebook.expect_output(cell, f"{number}: not attempted")
+    notebook.write(cell, answer)
+    notebook.expect_output(cell, f"{number}: right")
     notebook.save()
     again = reader.open(path)
-    cell = again.cell('check("2.0.a", center_rows)')
-    again.expect_output(cell, "2.0.a: right")
+    cell = again.cell(check)
+    again.expect_output(cell, f"{number}: right")
     saved = nbformat.read(course / path, as_version=4)
-    assert any("x.mean(dim=1)" in cell.source for cell in saved.cells)
+    assert any(words in cell.source for cell in saved.cells)
     assert reader.errors == []
 
 
@@ -52,6 +75,8 @@ EXPLORERS = [
     ("ch02/2.8_word_positions.ipynb", "def explore(position", "position", 5, True),
     ("ch03/3.3_simple_self_attention.ipynb", "def explore(query", "factor", 9, False),
     ("ch03/3.6_multi_head_attention.ipynb", "def explore(sentence", "layer", 18, True),
+    ("ch04/4.2_layer_normalization.ipynb", "def explore(num_layers", "layers", 5, True),
+    ("ch04/4.7_generating_text.ipynb", "def explore(prompt", "choices", 2, False),
 ]
 
 

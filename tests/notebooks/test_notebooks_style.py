@@ -32,7 +32,7 @@ from tests.notebooks.running import (
 # section notebooks that have nothing to look at, only to read
 IMAGELESS = ()
 # chapters whose pictures are described in words
-DESCRIBED = ("ch02", "ch03")
+DESCRIBED = ("ch02", "ch03", "ch04")
 ENDING = ["## What you built", "## Exercises", "## Next"]
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]*)\)")
 REMOTE_IMAGE = re.compile(r"!\[[^\]]*\]\(\s*(https?:)?//|<img[^>]*src=.?(https?:)?//")
