@@ -30,12 +30,12 @@ def gpt_plan():
         drawing.box(name, 175, top, 140, height)
         drawing.text(section, 160, top + 16, "end", colour=GREY)
     drawing.box("", 165, 304, 160, 134)
-    for number, name in enumerate(("block 0", "block 1", "...", "block 11")):
+    for number, name in enumerate(("block 1", "block 2", "...", "block 12")):
         middle = 322 + 33 * number
         if name == "...":
             drawing.text(name, 245, middle - 3, bold=True)
         else:
-            drawing.box(name, 185, middle - 13, 120, 26, fill=COLOURS["stream"])
+            drawing.box(name, 185, middle - 13, 120, 26, fill="white")
     drawing.text("trf_blocks", 154, 360, "end")
     drawing.text("4.5", 154, 382, "end", colour=GREY)
     drawing.box("out_head", 175, 538, 140, 32, fill=COLOURS["weights"])

@@ -1138,6 +1138,7 @@ RIGHT = {
     "4.4.3": [
         zeroed(ExampleDeepNeuralNetwork([3, 3, 3, 3], True)),
         deep([5, 5, 5, 5, 5], -100.0),
+        zeroed(ProjectedNetwork([4, 4, 4, 4])),  # a class of the reader's own
     ],
     "4.4.4": [ProjectedNetwork, ProjectedByIndex],
     "4.5.a": [
@@ -1475,6 +1476,7 @@ WRONG = {
         zeroed(ExampleDeepNeuralNetwork([3, 3, 3], True)),
         zeroed(ExampleDeepNeuralNetwork([3, 3, 3, 3], True), biases=False),
         zeroed(ExampleDeepNeuralNetwork([3, 3, 3, 1], True)),
+        identity(),  # no shortcuts, and yet it returns its input
         nn.Identity(),
         ExampleDeepNeuralNetwork,
     ],
