@@ -161,6 +161,12 @@ def test_the_books_saved_weights_are_loaded(tiny_model, tiny_config, token_ids):
     assert torch.equal(model.trf_blocks[1].att.mask.float(), mask)
 
 
+def test_the_smallest_sizes_are_ones():
+    ones = dict.fromkeys(GPT_CONFIG_124M, 1) | {"drop_rate": 0, "qkv_bias": True}
+    check_config(ones)
+    assert GPTModel(ones)(torch.tensor([[0]])).shape == (1, 1, 1)
+
+
 def test_parameters_as_the_book_counts_them(gpt2_small):
     assert count(gpt2_small) == 163_009_536
 
