@@ -10,12 +10,14 @@ from ch04.gpt import GPTModel
 from ch05.decoding import generate
 from support.device import choice
 from support.device import fast_decoding as fast_decoding_module
+from support.device.choice import largest_error
 from support.device.fast_decoding import (
     FEW_ROWS,
     WAYS,
     SplitLinear,
     decoding_way,
     fast_decoding,
+    read_weights,
     split_linear,
 )
 from support.device.precision import matmul_precision
@@ -60,9 +62,20 @@ def test_split_linear_is_linear(threads, num_threads):
         torch.testing.assert_close(found, expected, msg=lambda m, s=said: s + m)
 
 
+def is_exact(way):
+    """Whether this machine computes float32 in a way as exactly as PyTorch does."""
+    generator = torch.Generator().manual_seed(123)
+    layers = [[torch.randn(rows, 64, generator=generator) for rows in (1, 32)]]
+    doubled = [[each.double() for each in layers[0]]]
+    right = read_weights(doubled, WAYS["plain"])
+    return largest_error(read_weights(layers, WAYS[way]), right) < 1e-5
+
+
 @pytest.fixture(params=WAYS)
 def way(request, monkeypatch):
     """Each way in turn is the one that is chosen on this machine."""
+    if not is_exact(request.param):
+        pytest.skip("here it has fewer digits than float32, so it is never chosen")
     monkeypatch.setattr(fast_decoding_module, "fastest", lambda *_: request.param)
     decoding_way.cache_clear()
     yield request.param
@@ -80,7 +93,7 @@ def test_only_few_rows_are_split(bmm_shapes):
 
 @pytest.mark.parametrize("num_rows", [1, FEW_ROWS])
 def test_a_model_gives_the_same_logits(
-    model, bmm_shapes, usual_precision, way, num_rows
+    model, way, bmm_shapes, usual_precision, num_rows
 ):
     token_ids = torch.arange(num_rows)[:, None]
     expected = model(token_ids)
