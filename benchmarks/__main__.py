@@ -2,7 +2,7 @@
 
 Parts: training, decoding, loading, text; all of them unless some are named. Prints a
 table; having measured all parts, draws it to benchmarks/speed.png. With `--quick` each
-is measured once, on less work, in four minutes, and nothing is drawn. Trust the ratios:
+is measured once, on less work, in five minutes, and nothing is drawn. Trust the ratios:
 machines differ, and are noisy.
 """
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from benchmarks import training
-from benchmarks.measure import in_fresh_process, machine
+from benchmarks.decoding import CONFIG, generate_ours, generate_theirs, twins
+from benchmarks.measure import machine
 from benchmarks.table import Row, markdown_table
 from benchmarks.trainees import (
     FASTER,
@@ -30,16 +31,12 @@ from benchmarks.trainees import (
     trainees_for,
 )
 from ch02.tokenizer import BPETokenizer
-from ch04.gpt import GPT_CONFIG_124M, GPTModel
-from ch05.decoding import generate
 from support.device.device import available_devices
 from support.device.precision import has_bfloat16
 from support.device.self_test import find_faults
 from support.paths import ROOT
-from support.weights.reference import copy_from_transformers
 
 STORY = ROOT / "ch02" / "the-tide-table.txt"
-CONFIG = GPT_CONFIG_124M | {"qkv_bias": True}  # as transformers' GPT-2 has it
 TINY_CONFIG = CONFIG | {
     "vocab_size": 101,
     "context_length": 32,
@@ -65,7 +62,7 @@ def card(device):
     return torch.cuda.get_device_name() if is_cuda else f"{device} of {machine()}"
 
 
-def test_itself(device, _):
+def run_self_test(device, _):
     """A sentence for each fault that the self-test finds."""
     dtype = torch.bfloat16 if has_bfloat16(device) else torch.float32
     return find_faults(device, dtype) or ["the self-test found no fault"]
@@ -77,10 +74,10 @@ def run_tests(device, _):
     return [last_line([*words, *TESTS])]
 
 
-def last_line(words, folder=ROOT):
+def last_line(words):
     """The last line that a Python command prints; RuntimeError if it fails."""
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, capture_output=True, text=True
+        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True
     )
     lines = (done.stdout.strip() or done.stderr.strip()).splitlines() or [""]
     if done.returncode:
@@ -96,46 +93,27 @@ def measure_training(device, cfg):
     return [*training.compare(found, COMPARED), *notes]
 
 
-@torch.no_grad()
 def measure_decoding(device, cfg):
     """A row for a continuation of NUM_TOKENS tokens, and a note on its text."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    shape = {"n_embd": cfg["emb_dim"], "n_layer": cfg["n_layers"]}
-    shape |= {"n_head": cfg["n_heads"], "n_positions": cfg["context_length"]}
-    torch.manual_seed(123)
-    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=cfg["vocab_size"], **shape)).eval()
-    ours = GPTModel(cfg).eval()
-    copy_from_transformers(ours, theirs)
-    ours, theirs = ours.to(device), theirs.to(device)
     prompt = torch.tensor([PROMPT], device=device)
     num_tokens = min(NUM_TOKENS, cfg["context_length"] - len(PROMPT))
-    write_ours = partial(generate, ours, prompt, num_tokens, ours.context_length)
-    write_theirs = partial(
-        theirs.generate,
-        prompt,
-        attention_mask=torch.ones_like(prompt),
-        max_new_tokens=num_tokens,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    speeds, texts = ([], []), [None, None]
-    for _ in range(1 + ROUNDS):
-        for i, write in enumerate((write_ours, write_theirs)):
+    ours, theirs = (model.to(device) for model in twins(cfg))
+    writers = {
+        "ours": partial(generate_ours, ours, prompt, num_tokens),
+        TRANSFORMERS: partial(generate_theirs, theirs, prompt, num_tokens),
+    }
+    speeds, texts = {name: [] for name in writers}, {}
+    for _ in range(1 + ROUNDS):  # the first run is slower
+        for name, write in writers.items():
             start = time.perf_counter()
-            texts[i] = write().cpu()
-            speeds[i].append(num_tokens / (time.perf_counter() - start))
-    row = Row(
-        "decoding", "ours", TRANSFORMERS, speeds[0][1:], speeds[1][1:], "tokens/s"
-    )
-    num_same = int((texts[0] == texts[1]).cumprod(1).sum()) - len(PROMPT)
-    return [row, f"decoding: the first {num_same} of {num_tokens} tokens are the same"]
-
-
-def decode_in_fresh_process(device, cfg):
-    """What `measure_decoding` returns."""
-    return in_fresh_process(measure_decoding, device, cfg)
+            texts[name] = write().cpu()
+            speeds[name].append(num_tokens / (time.perf_counter() - start))
+    figures = [found[1:] for found in speeds.values()]
+    same = (texts["ours"] == texts[TRANSFORMERS]).cumprod(1).sum().item() - len(PROMPT)
+    return [
+        Row("decoding", *writers, *figures, "tokens/s"),
+        f"decoding: the first {same} of {num_tokens} tokens are the same",
+    ]
 
 
 def run_torchrun(device, cfg):
@@ -154,7 +132,7 @@ def run_torchrun(device, cfg):
         return [f"torchrun, one process: {last_line(words)}"]
 
 
-PARTS = test_itself, run_tests, measure_training, decode_in_fresh_process, run_torchrun
+PARTS = run_self_test, run_tests, measure_training, measure_decoding, run_torchrun
 
 
 def main():
@@ -178,7 +156,8 @@ def main():
             found.append(f"{part.__name__} FAILED: {error}")
         print(f"{part.__name__}: {time.perf_counter() - start:.0f} s", flush=True)
     rows = [each for each in found if isinstance(each, Row)]
-    print("", markdown_table(rows), "", *(f for f in found if f not in rows), sep="\n")
+    notes = [each for each in found if isinstance(each, str)]
+    print("", markdown_table(rows), "", *notes, sep="\n")
     sys.exit(num_failed > 0)
 
 

@@ -14,7 +14,7 @@ import time
 from functools import partial
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from benchmarks.bare_loop import generate_bare
 from benchmarks.measure import IS_QUICK
@@ -30,9 +30,10 @@ from support.device.half_precision import (
 from support.device.precision import has_bfloat16
 from support.download.fetch import downloads_folder
 from support.weights.pretrained import load_pretrained
-from support.weights.reference import copy_from_transformers
+from support.weights.reference import copy_from_transformers, transformers_config
 from support.weights.smollm2 import GGUF
 
+CONFIG = GPT_CONFIG_124M | {"qkv_bias": True}  # as transformers' GPT-2 has it
 PROMPT = torch.tensor([[15496, 11, 314, 716]])  # Hello, I am
 NUM_TOKENS = 60 if IS_QUICK else 200
 NUM_PROMPTS = 8  # at once
@@ -56,19 +57,19 @@ MOST_OFF = {torch.float16: 0.02, torch.bfloat16: 0.1}
 
 
 @torch.no_grad()
-def twins():
+def twins(cfg=CONFIG):
     """transformers' GPT-2 and ours, with the same weights."""
     torch.manual_seed(123)
-    theirs = GPT2LMHeadModel(GPT2Config()).eval()
-    ours = GPTModel(GPT_CONFIG_124M | {"qkv_bias": True}).eval()
+    theirs = GPT2LMHeadModel(transformers_config(cfg)).eval()
+    ours = GPTModel(cfg).eval()
     copy_from_transformers(ours, theirs)
     return ours, theirs
 
 
-def generate_ours(model, num_tokens, use_cache):
-    """Our prompt and its continuation, (1, 4 + num_tokens)."""
+def generate_ours(model, prompt, num_tokens, use_cache=True):
+    """A prompt, (1, n), and its continuation, (1, n + num_tokens), by our model."""
     context_size = model.context_length
-    return generate(model, PROMPT, num_tokens, context_size, use_cache=use_cache)
+    return generate(model, prompt, num_tokens, context_size, use_cache=use_cache)
 
 
 def generate_fast(model, num_tokens, num_prompts=1):
@@ -84,12 +85,12 @@ def generate_in(way, write, num_tokens):
         return write(num_tokens=num_tokens)
 
 
-def generate_theirs(model, num_tokens):
+def generate_theirs(model, prompt, num_tokens):
     """The same by transformers, which caches too and attends by the same function."""
     assert model.config._attn_implementation == "sdpa"
     return model.generate(
-        PROMPT,
-        attention_mask=torch.ones_like(PROMPT),
+        prompt,
+        attention_mask=torch.ones_like(prompt),
         max_new_tokens=num_tokens,
         do_sample=False,
         use_cache=True,
@@ -137,20 +138,20 @@ def create_writers():
     """What writes a continuation of num_tokens, by name; notes on half precision."""
     ours, theirs = twins()
     halved = half_precision_copy(ours)
-    cached = partial(generate_ours, ours, use_cache=True)
+    cached = partial(generate_ours, ours, PROMPT)
     bare = partial(generate_bare, ours, PROMPT)
     writers = {
         OURS: cached,
         FAST: partial(generate_fast, ours),
         BARE: lambda num_tokens: generate_in(decoding_way(), bare, num_tokens),
         MANY: partial(generate_fast, ours, num_prompts=NUM_PROMPTS),
-        HALF: partial(generate_ours, halved, use_cache=True),
-        THEIRS: partial(generate_theirs, theirs),
-        UNCACHED: partial(generate_ours, ours, use_cache=False),
+        HALF: partial(generate_ours, halved, PROMPT),
+        THEIRS: partial(generate_theirs, theirs, PROMPT),
+        UNCACHED: partial(generate_ours, ours, PROMPT, use_cache=False),
     }
     if has_bfloat16("cpu"):
         halved_theirs = copy.deepcopy(theirs).bfloat16()
-        writers[THEIRS_HALF] = partial(generate_theirs, halved_theirs)
+        writers[THEIRS_HALF] = partial(generate_theirs, halved_theirs, PROMPT)
     for name, way in EACH_WAY.items():
         writers[name] = partial(generate_in, way, cached)
     off, num_same = measure_error(ours, halved, PROMPT, NUM_TOKENS)

@@ -85,12 +85,11 @@ def book_trainee(cfg, device="cpu"):
 
 def transformers_trainee(cfg, device="cpu", dtype=torch.float32):
     """transformers' GPT-2 of our shape, with its default attention."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    shape = {"n_embd": cfg["emb_dim"], "n_layer": cfg["n_layers"]}
-    shape |= {"n_head": cfg["n_heads"], "n_positions": cfg["context_length"]}
-    model = GPT2LMHeadModel(GPT2Config(vocab_size=cfg["vocab_size"], **shape))
-    model.to(device)
+    from support.weights.reference import transformers_config
+
+    model = GPT2LMHeadModel(transformers_config(cfg)).to(device)
 
     def calc_loss(inputs, targets):
         with autocast(device, dtype):

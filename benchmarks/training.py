@@ -70,8 +70,8 @@ def measure_trainee(title, cfg, device="cpu"):
     """Train a model of TRAINEES a few steps on one batch: a dict of what was found.
 
     "steps" and "evaluations": seconds of each, the first step left out; "losses"
-    without dropout, before and after; "parameters"; "megabytes", the process's most, or
-    the most of a GPU's memory.
+    without dropout, before and after; "num_tokens" of the batch; "parameters";
+    "megabytes", the process's most, or the most of a GPU's memory.
     """
     torch.manual_seed(123)
     trainee = TRAINEES[title][0](cfg, device)
@@ -90,6 +90,7 @@ def measure_trainee(title, cfg, device="cpu"):
         "steps": steps[1:],
         "evaluations": evaluations,
         "losses": [losses[0], losses[-1]],
+        "num_tokens": batch[0].numel(),
         "parameters": sum(p.numel() for p in trainee.model.parameters()),
         "megabytes": peak_megabytes(device),
     }
@@ -127,7 +128,7 @@ def figure(once, key):
     """Tokens a second, from the median of the seconds of `key`, or megabytes."""
     if key == "megabytes":
         return once[key]
-    return BATCH_SIZE * CONFIG["context_length"] / statistics.median(once[key])
+    return once["num_tokens"] / statistics.median(once[key])
 
 
 def compare(found, compared=COMPARED):

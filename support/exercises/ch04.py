@@ -239,6 +239,15 @@ def compare_with_plan(model, ids, found):
     raise NotYet("its logits are not what the parts give, one after the other")
 
 
+def require_config(answer):
+    """Raise NotYet unless an answer is a config that `check_config` accepts."""
+    require(isinstance(answer, dict), "it should be a dict like GPT_CONFIG_124M")
+    try:
+        check_config(answer)
+    except ValueError as error:
+        raise NotYet(f"check_config says: {error}") from None
+
+
 @exercise(
     "4.1.1",
     "write, 4 minutes, •",
@@ -246,11 +255,7 @@ def compare_with_plan(model, ids, found):
 )
 def laptop_config(answer):
     """GPT_CONFIG_124M at half the width, a quarter of the depth and of the context."""
-    require(isinstance(answer, dict), "it should be a dict like GPT_CONFIG_124M")
-    try:
-        check_config(answer)
-    except ValueError as error:
-        require(False, f"check_config says: {error}")
+    require_config(answer)
     head_dim = answer["emb_dim"] / answer["n_heads"]
     require(head_dim == 64, f"the head dimension is {head_dim:g}, not 64")
     sizes = {"emb_dim": 384, "n_heads": 6, "n_layers": 3, "context_length": 256}
@@ -1583,11 +1588,7 @@ def changed_rows(answer):
 )
 def model_for_a_laptop(answer):
     """A config of 25 to 30 million tied parameters, half of them in the blocks."""
-    require(isinstance(answer, dict), "it should be a dict like GPT_CONFIG_124M")
-    try:
-        check_config(answer)
-    except ValueError as error:
-        raise NotYet(f"check_config says: {error}") from None
+    require_config(answer)
     vocab_size, length = answer["vocab_size"], answer["context_length"]
     require(vocab_size == 50257, f"vocab_size is {vocab_size}; leave it at 50257")
     require(length == 256, f"context_length is {length}, and should be 256")

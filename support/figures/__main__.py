@@ -10,10 +10,17 @@ CHAPTERS = ("ch02", "ch03", "ch04")
 
 
 def schematics(chapter):
-    """Return {name: function that draws it} of a chapter's schematics."""
+    """Return {name: function that draws it} of a chapter's schematics.
+
+    Functions whose names begin with an underscore draw parts.
+    """
     module = import_module(f"support.figures.{chapter}")
     functions = inspect.getmembers(module, inspect.isfunction)
-    return {name: f for name, f in functions if f.__module__ == module.__name__}
+    return {
+        name: function
+        for name, function in functions
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
 
 
 def svg_text(draw):

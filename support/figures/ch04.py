@@ -9,25 +9,9 @@ def gpt_plan():
     """The whole GPT: both tables and their sum, the blocks, and the scores."""
     drawing = Schematic(680)
     drawing.append(drawsvg.Rectangle(237, 200, 16, 340, fill=COLOURS["stream"]))
-    columns = (
-        (140, -1, "token ids", "(2, 4)", "tok_emb\n(50257, 768)", "(2, 4, 768)", "2.7"),
-        (350, 1, "positions 0 to 3", "(4,)", "pos_emb\n(1024, 768)", "(4, 768)", "2.8"),
-    )
-    for middle, side, name, shape, table, vectors, section in columns:
-        drawing.box(name, middle - 70, 10, 140, 34)
-        drawing.arrow(middle, 45, middle, 78)
-        drawing.text(shape, middle + 10, 60, "start", colour=GREY)
-        drawing.box(table, middle - 70, 80, 140, 50, fill=COLOURS["weights"])
-        drawing.text(section, middle + side * 90, 105, colour=GREY)
-        drawing.arrow(middle, 131, 245 + side * 18, 180)
-        drawing.text(vectors, middle + side * 52, 162, colour=GREY)
-    plus = {"fill": "white", "stroke": BLACK, "stroke_width": 1.6}
-    drawing.append(drawsvg.Circle(245, 188, 16, **plus))
-    drawing.text("+", 245, 188, size=24)
-    drawing.text("the sum of both vectors", 290, 196, "start", bold=True)
-    parts = (("drop_emb", 238, 32, "3.5"), ("final_norm", 472, 32, "4.2"))
-    for name, top, height, section in parts:
-        drawing.box(name, 175, top, 140, height)
+    _two_tables(drawing)
+    for name, top, section in (("drop_emb", 238, "3.5"), ("final_norm", 472, "4.2")):
+        drawing.box(name, 175, top, 140, 32)
         drawing.text(section, 160, top + 16, "end", colour=GREY)
     drawing.box("", 165, 304, 160, 134)
     for number, name in enumerate(("block 1", "block 2", "...", "block 12")):
@@ -40,14 +24,35 @@ def gpt_plan():
     drawing.text("4.5", 154, 382, "end", colour=GREY)
     drawing.box("out_head", 175, 538, 140, 32, fill=COLOURS["weights"])
     drawing.text("4.1", 160, 554, "end", colour=GREY)
-    for top, shape in ((204, ""), (270, ""), (438, ""), (504, ""), (570, "50257")):
+    for top, size in ((204, 768), (270, 768), (438, 768), (504, 768), (570, 50257)):
         drawing.arrow(245, top, 245, top + 33)
-        shape = f"(2, 4, {shape or 768})"
-        if top != 204:
-            drawing.text(shape, 262, top + 16, "start", colour=GREY)
-    drawing.text("(2, 4, 768)", 262, 222, "start", colour=GREY)
-    text = "logits: a score for each token\nof the vocabulary"
-    drawing.box(text, 125, 606, 240, 54)
+        drawing.text(f"(2, 4, {size})", 262, top + 17, "start", colour=GREY)
+    drawing.box("logits: a score for each token\nof the vocabulary", 125, 606, 240, 54)
+    _inside_a_block(drawing)
+    _legend(drawing)
+    return drawing
+
+
+def _two_tables(drawing):
+    """Draw both tables of gpt_plan, and the sum of what they give."""
+    columns = (
+        (140, -1, "token ids", "(2, 4)", "tok_emb\n(50257, 768)", "(2, 4, 768)", "2.7"),
+        (350, 1, "positions 0 to 3", "(4,)", "pos_emb\n(1024, 768)", "(4, 768)", "2.8"),
+    )
+    for middle, side, name, shape, table, vectors, section in columns:
+        drawing.box(name, middle - 70, 10, 140, 34)
+        drawing.arrow(middle, 45, middle, 78)
+        drawing.text(shape, middle + 10, 60, "start", colour=GREY)
+        drawing.box(table, middle - 70, 80, 140, 50, fill=COLOURS["weights"])
+        drawing.text(section, middle + side * 90, 105, colour=GREY)
+        drawing.arrow(middle, 131, 245 + side * 18, 180)
+        drawing.text(vectors, middle + side * 52, 162, colour=GREY)
+    drawing.plus(245, 188, 16)
+    drawing.text("the sum of both vectors", 290, 196, "start", bold=True)
+
+
+def _inside_a_block(drawing):
+    """Draw the parts of a block beside gpt_plan, with lines from the first block."""
     drawing.text("inside a block", 560, 262, bold=True)
     steps = (
         ("normalization", "4.2"),
@@ -65,17 +70,20 @@ def gpt_plan():
     dashes = {"stroke": GREY, "stroke_width": 1.2, "stroke_dasharray": "4,4"}
     for y, end in ((310, 276), (336, 532)):
         drawing.append(drawsvg.Line(306, y, 470, end, **dashes))
+
+
+def _legend(drawing):
+    """Say what the colours of gpt_plan mean."""
     note = "grey numbers: shapes, and\nsections that build a part"
     drawing.text(note, 500, 30, "start", colour=GREY)
-    legend = (
-        (COLOURS["weights"], "weights that you make here"),
-        (COLOURS["stream"], "the path of the vectors"),
-    )
-    for number, (colour, meaning) in enumerate(legend):
+    meanings = {
+        "weights": "weights that you make here",
+        "stream": "path of the vectors",
+    }
+    for number, (kind, meaning) in enumerate(meanings.items()):
         top = 76 + 28 * number
-        drawing.append(drawsvg.Rectangle(474, top, 16, 16, fill=colour))
+        drawing.append(drawsvg.Rectangle(474, top, 16, 16, fill=COLOURS[kind]))
         drawing.text(meaning, 500, top + 8, "start", colour=GREY)
-    return drawing
 
 
 def layer_norm_axis():
@@ -197,8 +205,7 @@ def shortcut():
                 continue
             plus = left + 174
             drawing.arrow(left + 142, y, plus - 10, y)
-            drawing.append(drawsvg.Circle(plus, y, 10, fill="white", stroke=BLACK))
-            drawing.text("+", plus, y, bold=True)
+            drawing.plus(plus, y, 10)
             drawing.arrow(plus + 10, y, left + 206, y)
             for line in (
                 (left + 31, y - 18, left + 31, y - 46),
@@ -244,10 +251,7 @@ def transformer_block():
         drawing.box("dropout", left + 206, 188, 72, 44)
         drawing.arrow(left + 242, 187, left + 242, 97)
         drawing.text("add", left + 232, 144, "end", colour=GREY)
-        drawing.append(
-            drawsvg.Circle(left + 242, middle, 14, fill="white", stroke=BLACK)
-        )
-        drawing.text("+", left + 242, middle, size=20, bold=True)
+        drawing.plus(left + 242, middle)
         drawing.text(who, left + 128, 258, size=14, colour=GREY)
     drawing.text("first half", 178, 304, bold=True)
     drawing.text("second half", 516, 304, bold=True)
@@ -255,7 +259,7 @@ def transformer_block():
 
 
 def path_of_a_token():
-    """The way of one of three tokens through a block of GPT-2's size, with shapes."""
+    """The path of one of three tokens through a block of GPT-2's size, with shapes."""
     drawing = Schematic(480)
     stream = COLOURS["stream"]
     drawing.append(drawsvg.Rectangle(40, 34, 48, 400, fill=stream))
@@ -265,26 +269,24 @@ def path_of_a_token():
     drawing.text("moves", 64, 16, bold=True)
     for y in (56, 250, 430):
         drawing.text("(768,)", 104 if y > 400 else 94, y, "start", 14, GREY)
+    _read(drawing, "norm1", 112)
+    _attend(drawing)
+    _add(drawing, 192, right=679, top=120)
+    _read(drawing, "norm2", 310)
+    for x, name, shape in (
+        (266, "linear", "(768,)"),
+        (404, "GELU", "(3072,)"),
+        (542, "linear", "(3072,)"),
+    ):
+        _step(drawing, x, 310, shape)
+        drawing.box(name, x, 290, 76, 40)
+    _add(drawing, 389, right=580, top=331)
+    return drawing
 
-    def plus(y, right, top):
-        """Draw an arrow from the last box of a part to a plus on the stream."""
-        drawing.append(
-            drawsvg.Line(right, top, right, y, stroke=BLACK, stroke_width=1.6)
-        )
-        drawing.arrow(right, y, 79, y)
-        drawing.text("(768,)", 400, y - 12, size=14, colour=GREY)
-        drawing.append(drawsvg.Circle(64, y, 14, fill="white", stroke=BLACK))
-        drawing.text("+", 64, y, size=20, bold=True)
 
-    def step(x, y, shape):
-        """Draw an arrow of 62 pixels to x, with a shape above it."""
-        drawing.arrow(x - 62, y, x, y)
-        drawing.text(shape, x - 33, y - 12, size=14, colour=GREY)
-
-    drawing.arrow(88, 112, 140, 112)
-    drawing.text("(768,)", 114, 99, size=14, colour=GREY)
-    drawing.box("norm1", 140, 92, 64, 40)
-    step(266, 112, "(768,)")
+def _attend(drawing):
+    """Draw the attention of path_of_a_token, from the normalized vector to out_proj."""
+    _step(drawing, 266, 112, "(768,)")
     for row, name in enumerate(("query", "key", "value")):
         drawing.box(name, 266, 72 + 28 * row, 68, 26, COLOURS[name])
     drawing.text("each 12 · (64,)", 300, 166, size=14, colour=GREY)
@@ -300,22 +302,30 @@ def path_of_a_token():
     drawing.text("each token:\n12 · (64,)", 604, 25, "start", 14, GREY)
     drawing.arrow(463, 99, 492, 99)
     drawing.box("sums\n12 · (64,)", 492, 74, 90, 50)
-    step(644, 99, "(768,)")
+    _step(drawing, 644, 99, "(768,)")
     drawing.text("joined", 613, 113, size=14, colour=GREY)
     drawing.box("out_proj", 644, 79, 70, 40)
-    plus(192, 679, 120)
-    y = 310
+
+
+def _read(drawing, norm, y):
+    """Draw an arrow from the residual stream to a normalization."""
     drawing.arrow(88, y, 140, y)
     drawing.text("(768,)", 114, y - 13, size=14, colour=GREY)
-    drawing.box("norm2", 140, y - 20, 64, 40)
-    step(266, y, "(768,)")
-    drawing.box("linear", 266, y - 20, 76, 40)
-    step(404, y, "(3072,)")
-    drawing.box("GELU", 404, y - 20, 76, 40)
-    step(542, y, "(3072,)")
-    drawing.box("linear", 542, y - 20, 76, 40)
-    plus(389, 580, 331)
-    return drawing
+    drawing.box(norm, 140, y - 20, 64, 40)
+
+
+def _step(drawing, x, y, shape):
+    """Draw an arrow of 62 pixels to x, with a shape above it."""
+    drawing.arrow(x - 62, y, x, y)
+    drawing.text(shape, x - 33, y - 12, size=14, colour=GREY)
+
+
+def _add(drawing, y, right, top):
+    """Draw an arrow from the last box of a part to a plus on the residual stream."""
+    drawing.append(drawsvg.Line(right, top, right, y, stroke=BLACK, stroke_width=1.6))
+    drawing.arrow(right, y, 79, y)
+    drawing.text("(768,)", 400, y - 12, size=14, colour=GREY)
+    drawing.plus(64, y)
 
 
 def gpt_model():
@@ -337,8 +347,7 @@ def gpt_model():
     drawing.text("(2, 4, 768)", 92, 126, "end", 14, GREY)
     drawing.text("(4, 768)", 290, 126, "start", 14, GREY)
     drawing.arrow(middle, 165, middle, 182)
-    drawing.append(drawsvg.Circle(middle, 150, 14, fill="white", stroke=BLACK))
-    drawing.text("+", middle, 150, size=20, bold=True)
+    drawing.plus(middle, 150)
     drawing.box("drop_emb", middle - 50, 183, 100, 34)
     drawing.arrow(middle, 218, middle, 239)
     drawing.append(drawsvg.Rectangle(middle - 24, 240, 48, 208, fill=stream))
@@ -347,8 +356,7 @@ def gpt_model():
         drawing.box(name, 274, y, 80, 46)
         drawing.arrow(middle + 24, y + 11, 273, y + 11)
         drawing.arrow(273, y + 35, middle + 12, y + 35)
-        drawing.append(drawsvg.Circle(middle, y + 35, 11, fill="white", stroke=BLACK))
-        drawing.text("+", middle, y + 35, size=17, bold=True)
+        drawing.plus(middle, y + 35, 11)
     drawing.text("read", 244, 252, size=14, colour=GREY)
     drawing.text("add", 244, 297, size=14, colour=GREY)
     drawing.text("...", 314, 370, bold=True)
@@ -363,6 +371,12 @@ def gpt_model():
         drawing.text(shape, middle + 12, (y + end) / 2 - 1, "start", 14, GREY)
     drawing.text("logits (2, 4, 50257)", middle + 12, 576, "start", bold=True)
     drawing.text("(2, 4, 768)", middle + 12, 229, "start", 14, GREY)
+    _notes(drawing)
+    return drawing
+
+
+def _notes(drawing):
+    """Say beside gpt_model what its parts do."""
     notes = (
         (86, "each id and each position: a row of a table"),
         (150, "the same four position vectors for both texts"),
@@ -373,7 +387,6 @@ def gpt_model():
     )
     for y, note in notes:
         drawing.text(note, 384, y, "start", 14)
-    return drawing
 
 
 def weight_tying():

@@ -62,6 +62,11 @@ class Schematic(drawsvg.Drawing):
         top = y + height / 2 - (num_lines - 1) * 1.25 * SIZE / 2
         self.text(text, x + width / 2, top, colour=ink_on(fill), bold=bold)
 
+    def plus(self, x, y, radius=14):
+        """Draw a plus in a circle whose middle is at (x, y)."""
+        self.append(drawsvg.Circle(x, y, radius, fill="white", stroke=BLACK))
+        self.text("+", x, y, size=round(1.4 * radius), bold=True)
+
     def arrow(self, x1, y1, x2, y2, colour=BLACK, label="", dashed=False, above=True):
         """Draw an arrow from (x1, y1) to (x2, y2), with a label beside its middle."""
         length = ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5

@@ -23,17 +23,21 @@ TINY = {
 }
 
 
+def transformers_config(cfg):
+    """Return transformers' config of a GPT-2 with the sizes of ours."""
+    return GPT2Config(
+        vocab_size=cfg["vocab_size"],
+        n_positions=cfg["context_length"],
+        n_embd=cfg["emb_dim"],
+        n_layer=cfg["n_layers"],
+        n_head=cfg["n_heads"],
+    )
+
+
 def transformers_gpt2(cfg, seed=123, std=0.5):
     """Return transformers' GPT-2 of our config, with all its parameters random."""
     torch.manual_seed(seed)
-    settings = {
-        "vocab_size": cfg["vocab_size"],
-        "n_positions": cfg["context_length"],
-        "n_embd": cfg["emb_dim"],
-        "n_layer": cfg["n_layers"],
-        "n_head": cfg["n_heads"],
-    }
-    model = GPT2LMHeadModel(GPT2Config(**settings)).eval()
+    model = GPT2LMHeadModel(transformers_config(cfg)).eval()
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=std)
     return model

@@ -84,13 +84,11 @@ class Notebook:
         prompts, count = self.page.locator(".jp-CodeCell .jp-InputPrompt"), 0
         for _ in range(RUN // 500):
             self.page.wait_for_timeout(500)
-            before, texts = (
-                count,
-                [text.strip() for text in prompts.all_text_contents()],
-            )
-            count = len(texts)  # JupyterLab draws the cells of a long notebook later
-            if count == before and all(map(FINISHED.match, texts)):
+            texts = [text.strip() for text in prompts.all_text_contents()]
+            # JupyterLab draws the cells of a long notebook later
+            if len(texts) == count and all(map(FINISHED.match, texts)):
                 return
+            count = len(texts)
         raise AssertionError(f"not all cells are executed: {texts}")
 
     def output(self, cell):

@@ -45,13 +45,14 @@ def test_after_a_fault_it_goes_on_and_says_so(monkeypatch, capsys):
 def test_each_part_runs_here(one_thread, monkeypatch):
     """The tests of devices and torchrun have tests of their own."""
     monkeypatch.setattr(accelerator.training, "ROUNDS", 1)
-    for module in (accelerator, accelerator.training):
-        monkeypatch.setattr(module, "in_fresh_process", lambda f, *words: f(*words))
+    monkeypatch.setattr(
+        accelerator.training, "in_fresh_process", lambda f, *words: f(*words)
+    )
     config = accelerator.TINY_CONFIG
-    assert accelerator.test_itself("cpu", config) == ["the self-test found no fault"]
+    assert accelerator.run_self_test("cpu", config) == ["the self-test found no fault"]
     rows = [
         each
-        for part in (accelerator.measure_training, accelerator.decode_in_fresh_process)
+        for part in (accelerator.measure_training, accelerator.measure_decoding)
         for each in part("cpu", config)
         if isinstance(each, Row)
     ]

@@ -214,9 +214,16 @@ def test_without_any_peer_ours_are_compared(tiny_benchmark, monkeypatch):
 def test_each_round_is_measured(tiny_benchmark):
     found, _ = training.measure_all(TINY, [trainees.OURS])
     first, second = found[trainees.OURS]
+    assert first["num_tokens"] == training.BATCH_SIZE * TINY["context_length"]
     assert len(first["steps"]) == training.NUM_STEPS - 1
     assert len(second["evaluations"]) == training.NUM_EVALUATIONS
     assert first["losses"][1] < first["losses"][0]
+
+
+def test_speed_is_the_batch_by_the_median_step():
+    once = {"num_tokens": 60, "steps": [2.0, 3.0, 9.0], "megabytes": 7.0}
+    assert training.figure(once, "steps") == 20
+    assert training.figure(once, "megabytes") == 7
 
 
 @pytest.mark.parametrize(
@@ -449,8 +456,8 @@ def test_all_ways_to_decode_are_measured_and_compared(
     monkeypatch.setattr(decoding, "twins", lambda: (model, model))
     monkeypatch.setattr(decoding, "trained_note", lambda: "no trained model")
 
-    def write(model, num_tokens):
-        return decoding.generate_ours(model.float(), num_tokens, use_cache=True)
+    def write(model, prompt, num_tokens):
+        return decoding.generate_ours(model.float(), prompt, num_tokens)
 
     monkeypatch.setattr(decoding, "generate_theirs", write)
     monkeypatch.setattr(decoding, "has_bfloat16", lambda device: True)

@@ -195,6 +195,18 @@ def anew():
     gains_by_fast_dropout.cache_clear()
 
 
+@pytest.fixture
+def faster(monkeypatch, anew, tmp_path):
+    """FastDropout is the faster way of the two that are tried."""
+    monkeypatch.delenv("LLMS_PLAIN")
+    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
+    monkeypatch.setattr(fast_dropout, "TRIED_SHAPE", SHAPE)
+    seconds = {"plain": 2, "FastDropout": 1}
+    monkeypatch.setattr(
+        choice, "time_in_turn", lambda ways: {n: seconds[n] for n in ways}
+    )
+
+
 @pytest.mark.parametrize("way", ["plain", "FastDropout"])
 def test_it_is_used_where_it_is_faster(monkeypatch, anew, way):
     monkeypatch.setattr(fast_dropout, "fastest", lambda *_: way)
@@ -208,16 +220,7 @@ def test_it_is_used_where_it_is_faster(monkeypatch, anew, way):
 
 
 @pytest.mark.parametrize("is_exact", [True, False])
-def test_both_ways_are_compared_where_nothing_is_dropped(
-    monkeypatch, anew, tmp_path, is_exact
-):
-    monkeypatch.delenv("LLMS_PLAIN")
-    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
-    monkeypatch.setattr(fast_dropout, "TRIED_SHAPE", SHAPE)
-    seconds = {"plain": 2, "FastDropout": 1}
-    monkeypatch.setattr(
-        choice, "time_in_turn", lambda ways: {n: seconds[n] for n in ways}
-    )
+def test_both_ways_are_compared_where_nothing_is_dropped(monkeypatch, faster, is_exact):
     if not is_exact:
         monkeypatch.setattr(
             fast_dropout, "draw_kept", lambda shape, p: torch.zeros(shape).byte()
@@ -229,14 +232,7 @@ def test_both_ways_are_compared_where_nothing_is_dropped(
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_it_is_chosen_wherever_the_caller_stands(monkeypatch, anew, tmp_path):
+def test_it_is_chosen_wherever_the_caller_stands(faster):
     """Without gradients, and where matrices are multiplied in bfloat16."""
-    monkeypatch.delenv("LLMS_PLAIN")
-    monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
-    monkeypatch.setattr(fast_dropout, "TRIED_SHAPE", SHAPE)
-    seconds = {"plain": 2, "FastDropout": 1}
-    monkeypatch.setattr(
-        choice, "time_in_turn", lambda ways: {n: seconds[n] for n in ways}
-    )
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert fast_dropout.gains_by_fast_dropout()

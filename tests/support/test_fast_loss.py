@@ -148,16 +148,21 @@ def anew(monkeypatch, tmp_path):
     gains_by_fast_loss.cache_clear()
 
 
+def set_seconds(monkeypatch, is_faster):
+    """Let FastLoss take less time than PyTorch's loss, or more."""
+    seconds = {"plain": 2, "FastLoss": 1 if is_faster else 3}
+    monkeypatch.setattr(
+        choice, "time_in_turn", lambda ways: {n: seconds[n] for n in ways}
+    )
+
+
 @pytest.mark.parametrize("is_exact", [True, False])
 @pytest.mark.parametrize("is_faster", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_is_used_where_it_is_as_exact_and_faster(
     monkeypatch, anew, dtype, is_faster, is_exact
 ):
-    seconds = {"plain": 2, "FastLoss": 1 if is_faster else 3}
-    monkeypatch.setattr(
-        choice, "time_in_turn", lambda ways: {n: seconds[n] for n in ways}
-    )
+    set_seconds(monkeypatch, is_faster)
     dtypes = note_calls(monkeypatch)
     if not is_exact:
         monkeypatch.setattr(
@@ -178,9 +183,6 @@ def test_it_is_used_where_it_is_as_exact_and_faster(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_it_is_chosen_wherever_the_caller_stands(monkeypatch, anew, dtype):
     """Without gradients, and where matrices are multiplied in bfloat16."""
-    seconds = {"plain": 2, "FastLoss": 1}
-    monkeypatch.setattr(
-        choice, "time_in_turn", lambda ways: {n: seconds[n] for n in ways}
-    )
+    set_seconds(monkeypatch, is_faster=True)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert gains_by_fast_loss(dtype)
