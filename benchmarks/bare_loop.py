@@ -9,15 +9,16 @@ import torch.nn.functional as F
 
 
 @torch.no_grad()
-def generate_bare(model, prompt, num_tokens):
-    """Continue a prompt, (1, n) ids, by the likeliest tokens: (1, n + num_tokens)."""
+def generate_bare(model, prompts, num_tokens):
+    """Continue prompts, (b, n) ids, by the likeliest tokens: (b, n + num_tokens)."""
     n_heads, head_dim = (
         model.trf_blocks[0].att.num_heads,
         model.trf_blocks[0].att.head_dim,
     )
-    capacity = prompt.shape[1] + num_tokens
-    store = torch.empty(len(model.trf_blocks), 2, 1, n_heads, capacity, head_dim)
-    text, idx, start = prompt, prompt, 0
+    batch_size, capacity = len(prompts), prompts.shape[1] + num_tokens
+    sizes = batch_size, n_heads, capacity, head_dim
+    store = torch.empty(len(model.trf_blocks), 2, *sizes)
+    text, idx, start = prompts, prompts, 0
     for _ in range(num_tokens):
         end = start + idx.shape[1]
         x = F.embedding(idx, model.tok_emb.weight) + model.pos_emb.weight[start:end]
@@ -36,14 +37,14 @@ def normalize(x, norm):
 
 
 def attend(att, x, cache, start, end):
-    """Attention of the tokens from start to end, x (1, n, emb_dim), to all until end.
+    """Attention of the tokens from start to end, x (b, n, emb_dim), to all until end.
 
-    cache: the block's keys and values, (2, 1, n_heads, capacity, head_dim).
+    cache: the block's keys and values, (2, b, n_heads, capacity, head_dim).
     """
     layers = att.W_query, att.W_key, att.W_value
     queries, keys, values = (
         F.linear(x, layer.weight, layer.bias)
-        .view(1, -1, att.num_heads, att.head_dim)
+        .unflatten(-1, (att.num_heads, att.head_dim))
         .transpose(1, 2)
         for layer in layers
     )
@@ -56,7 +57,7 @@ def attend(att, x, cache, start, end):
 
 
 def feed_forward(ff, x):
-    """The feed-forward network of x, (1, n, emb_dim)."""
+    """The feed-forward network of x, (b, n, emb_dim)."""
     wide, _, narrow = ff.layers
     hidden = F.gelu(F.linear(x, wide.weight, wide.bias), approximate="tanh")
     return F.linear(hidden, narrow.weight, narrow.bias)

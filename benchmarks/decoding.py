@@ -2,10 +2,10 @@
 
 GPT-2 124M with random weights goes on from 4 tokens by 200, always the likeliest: ours
 without and with the key-value cache, within `fast_decoding`, with 16-bit weights, for
-eight prompts at once, and as each of the ways that `fast_decoding` chooses from; a bare
-loop over the same weights; and transformers' `generate`, with the same weights and with
-bfloat16 weights. All of them in one run, in float32 unless said otherwise. Trust the
-ratios: machines differ, and are noisy.
+eight prompts at once, and in each of the ways that `fast_decoding` chooses from; a bare
+loop over the same weights, for one prompt and for eight; and transformers' `generate`,
+with the same weights and with bfloat16 weights. All of them in one run, in float32
+unless said otherwise. Trust the ratios: machines differ, and are noisy.
 """
 
 import copy
@@ -40,16 +40,19 @@ NUM_PROMPTS = 8  # at once
 ROUNDS = 1 if IS_QUICK else 5
 OURS, FAST, BARE = "ours, cached", "ours, fast_decoding", "bare loop"
 UNCACHED, MANY = "ours, uncached", f"ours, {NUM_PROMPTS} prompts"
+BARE_MANY = f"bare loop, {NUM_PROMPTS} prompts"
 HALF, THEIRS = "ours, 16-bit weights", "transformers"
 THEIRS_HALF = "transformers, bfloat16"
 EACH_WAY = {f"ours, {way}": way for way in WAYS}
-EXACT = FAST, BARE, THEIRS, UNCACHED, *EACH_WAY  # they write the text that OURS writes
+# they write the text that OURS writes
+EXACT = FAST, BARE, MANY, BARE_MANY, THEIRS, UNCACHED, *EACH_WAY
 COMPARED = (  # ours, a peer, the goal
     (OURS, THEIRS, None),
     (FAST, THEIRS, 1.3),
     (FAST, BARE, 0.9),
     (HALF, THEIRS_HALF, 1.2),
     (MANY, FAST, 4.0),
+    (MANY, BARE_MANY, 0.9),
     (FAST, UNCACHED, None),
 )
 # most error of logits with 16-bit weights, in their standard deviations
@@ -72,17 +75,19 @@ def generate_ours(model, prompt, num_tokens, use_cache=True):
     return generate(model, prompt, num_tokens, context_size, use_cache=use_cache)
 
 
-def generate_fast(model, num_tokens, num_prompts=1):
-    """The same within `fast_decoding`, for as many equal prompts."""
-    prompts = PROMPT.expand(num_prompts, -1)
-    with fast_decoding():
-        return generate(model, prompts, num_tokens, model.context_length)
+def many(prompt):
+    """The same prompt NUM_PROMPTS times."""
+    return prompt.expand(NUM_PROMPTS, -1)
 
 
-def generate_in(way, write, num_tokens):
-    """What write(num_tokens) gives in one of the ways of `fast_decoding`."""
-    with WAYS[way]():
-        return write(num_tokens=num_tokens)
+def within(write, choose=decoding_way):
+    """write(num_tokens) within `fast_decoding`."""
+
+    def write_fast(num_tokens):
+        with fast_decoding(choose=choose):
+            return write(num_tokens=num_tokens)
+
+    return write_fast
 
 
 def generate_theirs(model, prompt, num_tokens):
@@ -117,7 +122,7 @@ def measure(writers):
             seconds = time.perf_counter() - start
             speeds[name].append(len(texts[name]) * NUM_TOKENS / seconds)
     for name in EXACT:
-        if not torch.equal(texts[name], texts[OURS]):
+        if not torch.equal(texts[name], texts[OURS].expand_as(texts[name])):
             raise RuntimeError(f"{name} and {OURS} write different texts")
     return speeds
 
@@ -131,7 +136,16 @@ def measure_rows():
         for name, peer, goal in COMPARED
         if peer in speeds  # without bfloat16, one is missing
     ]
-    return rows, [*notes, f"`fast_decoding` chooses {decoding_way()!r} here."]
+    return rows, [*notes, describe_ways()]
+
+
+def describe_ways():
+    """A sentence about what `fast_decoding` chooses."""
+    one, several = (decoding_way(num_rows) for num_rows in (1, NUM_PROMPTS))
+    return (
+        f"`fast_decoding` chooses {one!r} here for one prompt, and {several!r} for "
+        f"{NUM_PROMPTS}."
+    )
 
 
 def create_writers():
@@ -139,12 +153,12 @@ def create_writers():
     ours, theirs = twins()
     halved = half_precision_copy(ours)
     cached = partial(generate_ours, ours, PROMPT)
-    bare = partial(generate_bare, ours, PROMPT)
     writers = {
         OURS: cached,
-        FAST: partial(generate_fast, ours),
-        BARE: lambda num_tokens: generate_in(decoding_way(), bare, num_tokens),
-        MANY: partial(generate_fast, ours, num_prompts=NUM_PROMPTS),
+        FAST: within(cached),
+        BARE: within(partial(generate_bare, ours, PROMPT)),
+        MANY: within(partial(generate_ours, ours, many(PROMPT))),
+        BARE_MANY: within(partial(generate_bare, ours, many(PROMPT))),
         HALF: partial(generate_ours, halved, PROMPT),
         THEIRS: partial(generate_theirs, theirs, PROMPT),
         UNCACHED: partial(generate_ours, ours, PROMPT, use_cache=False),
@@ -153,7 +167,7 @@ def create_writers():
         halved_theirs = copy.deepcopy(theirs).bfloat16()
         writers[THEIRS_HALF] = partial(generate_theirs, halved_theirs, PROMPT)
     for name, way in EACH_WAY.items():
-        writers[name] = partial(generate_in, way, cached)
+        writers[name] = within(cached, choose=lambda num_rows, way=way: way)
     off, num_same = measure_error(ours, halved, PROMPT, NUM_TOKENS)
     if off > MOST_OFF[faster_half_dtype()]:
         raise RuntimeError(f"16-bit weights change logits by {off:.1%}")
@@ -196,10 +210,7 @@ def trained_note():
 def main():
     """Measure, and print the speed of each and the ratios."""
     writers, notes = create_writers()
-    print(*notes, sep="\n")
-    print(
-        f"{torch.get_num_threads()} threads; `fast_decoding` chooses {decoding_way()!r}"
-    )
+    print(*notes, describe_ways(), f"{torch.get_num_threads()} threads", sep="\n")
     speeds = measure(writers)
     for name, found in speeds.items():
         print(f"  {name:22} {statistics.median(found):6.1f} tokens/s", end=" ")

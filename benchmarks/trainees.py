@@ -21,7 +21,7 @@ from ch05.recipe import initialize
 from ch05.training import calc_loss_batch
 from support.device.device import autocast, fast_math
 from support.device.fast_dropout import fast_dropout
-from support.device.fast_loss import fast_loss
+from support.device.fast_vocabulary import fast_vocabulary
 from support.device.precision import has_bfloat16
 
 ADAMW = {"lr": 4e-4, "weight_decay": 0.1}
@@ -65,7 +65,8 @@ def our_trainee(cfg, device="cpu", dtype=torch.float32, is_tied=False, **changes
     model.to(device)
 
     def calc_loss(inputs, targets):
-        with autocast(device, dtype), fast_dropout(device), fast_loss(device, dtype):
+        ends = fast_vocabulary(device, dtype)
+        with autocast(device, dtype), fast_dropout(device), ends:
             return calc_loss_batch(inputs, targets, model, device)
 
     optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=True)

@@ -35,6 +35,7 @@ SETTINGS = RunSettings(
     peak_lr=1e-2,
     min_lr=1e-3,
     is_dropout_fast=True,
+    is_vocabulary_fast=True,
 )
 OPTIONS = RunOptions(eval_freq=4, eval_iter=1, save_freq=3)
 

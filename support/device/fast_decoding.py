@@ -2,9 +2,9 @@
 
 A step multiplies every weight matrix by one vector for each text, so it takes as long
 as the weights take to come from memory. Which way reads them fastest depends on the
-processor: PyTorch's usual one (on x86 that of MKL), the one that "medium" precision
-means, or a batched multiplication in which each core reads its own share of the rows.
-`benchmarks.decoding` measures them.
+processor and on the number of texts: PyTorch's usual way (on x86 that of MKL), the one
+that "medium" precision means, or a batched multiplication in which each core reads its
+own share of the rows. `benchmarks.decoding` measures them.
 """
 
 from contextlib import contextmanager
@@ -15,29 +15,36 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from support.device.choice import fastest
-from support.device.precision import matmul_precision
+from support.device.precision import float32_precision, matmul_precision
 
-FEW_ROWS = 4  # up to here, splitting the matrix may be faster
+SEVERAL_ROWS = 8  # the number of texts, above one, for which the ways are tried
+MOST_ROWS = 32  # of them; more rows are a prompt, multiplied as in training
 SHAPES = (2304, 768), (768, 768), (3072, 768), (768, 3072), (16384, 768)  # of weights
 
 
-class SplitLinear(TorchFunctionMode):
-    """A `with` block in which linear layers on few vectors split their matrix.
+class FastLinear(TorchFunctionMode):
+    """A `with` block in which linear layers are computed in chosen ways.
 
-    This is for float32 on a CPU, and the results are float32.
+    This is for float32 on a CPU, and the results are float32. choose(num_rows) returns
+    the name of one of WAYS.
     """
 
+    def __init__(self, choose):
+        super().__init__()
+        self.choose = choose
+
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.linear and is_few_rows(*args[:2]):
-            func = split_linear
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func is F.linear and not kwargs and is_float32_on_cpu(args[1]):
+            x, weight = args[:2]
+            func = WAYS[self.choose(x.numel() // weight.shape[1])]
+        return func(*args, **kwargs)
 
 
-def is_few_rows(x, weight):
-    """Return True for few rows x, (..., in_features), of float32 on a CPU."""
+def is_float32_on_cpu(weight):
+    """Return True if a layer with this weight computes in float32 on a CPU."""
     is_float32 = weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    num_rows = x.numel() // weight.shape[1]
-    return is_float32 and weight.device.type == "cpu" and num_rows <= FEW_ROWS
+    return is_float32 and weight.device.type == "cpu"
 
 
 def split_linear(x, weight, bias=None):
@@ -51,48 +58,53 @@ def split_linear(x, weight, bias=None):
     out = out.flatten(0, 1)
     if num_split < out_features:
         out = torch.cat([out, weight[num_split:] @ columns])
-    out = out.t().reshape(*x.shape[:-1], out_features)
+    out = out.t().contiguous().view(*x.shape[:-1], out_features)
     return out if bias is None else out + bias
 
 
+def medium_linear(x, weight, bias=None):
+    """Compute `F.linear` at "medium" precision, and nothing else."""
+    with matmul_precision("medium"):
+        return F.linear(x, weight, bias)
+
+
+WAYS = {"plain": F.linear, "split": split_linear, "medium": medium_linear}
+
+
+def decoding_way(num_rows):
+    """Return how this CPU multiplies num_rows vectors fastest: a name of WAYS."""
+    if num_rows > MOST_ROWS:
+        return "medium" if float32_precision("cpu") == "medium" else "plain"
+    return few_rows_way(1 if num_rows == 1 else SEVERAL_ROWS)
+
+
 @cache
-def decoding_way():
-    """Return how this CPU multiplies a vector fastest: "plain", "split" or "medium"."""
+def few_rows_way(num_rows):
+    """Try the ways on few rows, and return the name of the fastest."""
     generator = torch.Generator().manual_seed(123)
-    layers = [torch.randn(2, *shape, generator=generator) for shape in SHAPES]
-    layers = [(w[0, :1], w[1]) for w in layers]
+    draw = partial(torch.randn, generator=generator)
+    layers = [(draw(num_rows, shape[1]), draw(shape)) for shape in SHAPES]
     doubled = [(x.double(), weight.double()) for x, weight in layers]
-    exact = partial(read_weights, doubled, WAYS["plain"])
-    ways = {name: partial(read_weights, layers, way) for name, way in WAYS.items()}
-    return fastest("decoding", ways, exact)
+    exact = partial(read_weights, doubled, "plain")
+    ways = {name: partial(read_weights, layers, name) for name in WAYS}
+    return fastest(f"decoding, {num_rows} rows", ways, exact)
 
 
 @torch.no_grad()
 def read_weights(layers, way):
-    """Return linear layers of one vector each, computed in one of WAYS."""
-    with way(), torch.autocast("cpu", enabled=False):
-        return [F.linear(x, weight) for x, weight in layers]
+    """Return linear layers, pairs (x, weight), computed in one of WAYS."""
+    with matmul_precision("highest"), torch.autocast("cpu", enabled=False):
+        return [WAYS[way](x, weight) for x, weight in layers]
 
 
 @contextmanager
-def split_at_highest():
-    """A `with` block of SplitLinear, exact beside it too."""
-    with matmul_precision("highest"), SplitLinear():
-        yield
+def fast_decoding(device="cpu", choose=decoding_way):
+    """Decode in float32 in the fastest ways of this CPU, in a `with` block.
 
-
-WAYS = {
-    "plain": partial(matmul_precision, "highest"),
-    "split": split_at_highest,
-    "medium": partial(matmul_precision, "medium"),
-}
-
-
-@contextmanager
-def fast_decoding(device="cpu"):
-    """Decode in float32 in the fastest way of this CPU, in a `with` block."""
+    choose(num_rows) returns the name of a way for a layer on num_rows vectors.
+    """
     if torch.device(device).type != "cpu":
         yield
         return
-    with WAYS[decoding_way()]():
+    with matmul_precision("highest"), FastLinear(choose):
         yield

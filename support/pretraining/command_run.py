@@ -10,7 +10,7 @@ from ch05.openai_weights import MODEL_CONFIGS
 from support.commands import INTERRUPTED, fraction, positive
 from support.device.device import fast_dtype, fast_math
 from support.device.fast_dropout import gains_by_fast_dropout
-from support.device.fast_loss import gains_by_fast_loss
+from support.device.fast_vocabulary import gains_by_fast_vocabulary
 from support.device.precision import float32_precision
 from support.messages import one_line, say
 from support.pretraining.distributed import broadcast, process_group, rank, world_size
@@ -107,10 +107,11 @@ def choose_ways(folder, device, dtype):
     if dtype == "auto":
         dtype = known.get("dtype") or str(fast_dtype(device)).removeprefix("torch.")
     is_cpu = device.type == "cpu"
+    product_dtype = getattr(torch, dtype)
     ways = {
         "precision": float32_precision(device.type),
         "is_dropout_fast": is_cpu and gains_by_fast_dropout(),
-        "is_loss_fast": is_cpu and gains_by_fast_loss(getattr(torch, dtype)),
+        "is_vocabulary_fast": is_cpu and gains_by_fast_vocabulary(product_dtype),
     }
     ways |= {name: known[name] for name in ways if name in known}
     return broadcast(ways | {"dtype": dtype})
@@ -168,7 +169,7 @@ def check_memory(trainer):
         trainer.device,
         options.num_parts,
         is_tied=True,
-        is_loss_fast=settings.is_loss_fast,
+        is_vocabulary_fast=settings.is_vocabulary_fast,
     )
     parts, state = count_bytes(work), ("weights", "gradients", "AdamW")
     for name in state if options.is_sharded else ():

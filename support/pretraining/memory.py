@@ -25,7 +25,7 @@ from ch05.training import calc_loss_batch
 from support.checks import check_whole
 from support.device.device import autocast
 from support.device.fast_dropout import fast_dropout
-from support.device.fast_loss import FastLoss
+from support.device.fast_vocabulary import FastVocabulary
 from support.device.precision import has_bfloat16
 from support.device.self_test import seeding
 from support.weights.checkpoint import build_model
@@ -51,7 +51,7 @@ class Workload:
     prepare: Callable | None = None  # what is done to the model first, such as LoRA
     num_targets: int | None = None  # that count in a batch's loss; None: all
     calc_loss: Callable = calc_loss_batch
-    is_loss_fast: bool = False  # FastLoss calculates it
+    is_vocabulary_fast: bool = False  # FastVocabulary computes both ends of the model
 
     def __post_init__(self):
         check_whole(batch_size=self.batch_size, num_tokens=self.num_tokens)
@@ -95,9 +95,9 @@ class Workload:
         """A `with` block for fast dropout, which checkpointed blocks cannot use."""
         return nullcontext() if self.is_checkpointed else fast_dropout(self.device)
 
-    def loss(self):
-        """A `with` block in which the loss is calculated as it says."""
-        return FastLoss() if self.is_loss_fast else nullcontext()
+    def vocabulary(self):
+        """A `with` block in which both ends of the model are computed as it says."""
+        return FastVocabulary() if self.is_vocabulary_fast else nullcontext()
 
     def draw_hidden(self, model):
         """A part's input to a block of a model: (part_size, num_tokens, emb_dim)."""
@@ -217,7 +217,7 @@ def count_bytes(work):
         gradients += max(size_in_bytes([p]) for p in trained)
     num_logits = work.part_targets * work.cfg["vocab_size"]
     # logits, log-probabilities and the gradients of both; or logits and their gradients
-    logit_bytes = 2 * work.dtype.itemsize if work.is_loss_fast else 4 * 4
+    logit_bytes = 2 * work.dtype.itemsize if work.is_vocabulary_fast else 4 * 4
     is_cast = work.dtype == torch.bfloat16 != one[0].dtype
     head = 2 * work.cfg["vocab_size"] * work.cfg["emb_dim"] if is_cast else 0
     return {
@@ -251,7 +251,7 @@ def free_bytes(device="cpu"):
 def measure_seconds(work):
     """Seconds of a Workload's step, from one block and a model with one block."""
     num_texts, work = work.batch_size, work.sample()
-    with seeding(torch.device(work.device)), work.dropout(), work.loss():
+    with seeding(torch.device(work.device)), work.dropout(), work.vocabulary():
         model, batch = work.build(n_layers=1).to(work.device), work.draw_batch()
         block = model.trf_blocks[0]
         run_block = partial(block, work.draw_hidden(model))

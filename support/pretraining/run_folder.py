@@ -38,7 +38,9 @@ from support.pretraining.distributed_checkpoint import (
 from support.weights.checkpoint import SafetensorsReader, SavedFile, save_weights
 from support.weights.saving import size_in_bytes
 
-ADDED_SETTINGS = "precision", "is_dropout_fast", "is_loss_fast"  # since the first runs
+# settings that the first runs did not write down, and one that is now part of another
+ADDED_SETTINGS = "precision", "is_dropout_fast", "is_vocabulary_fast"
+REMOVED_SETTING = "is_loss_fast"
 NUM_KEPT = 2  # checkpoints: the last one, and one more in case it gets damaged
 LOG, MODEL = "log.jsonl", "model.safetensors"
 STEP_NAME = re.compile(r"step-(\d{7,})\.safetensors")
@@ -48,9 +50,11 @@ WRITTEN_NAMES = re.compile(f"{STEP_NAME.pattern}|{re.escape(LOG)}|{re.escape(MOD
 def different_settings(old, new):
     """What differs between two runs' settings, a few words each, in one text.
 
-    What the course's earlier versions did not write down is no difference.
+    What the course's earlier versions did not write down, or wrote down in addition, is
+    no difference.
     """
-    old, new = (kept | kept["config"] | {"config": None} for kept in (old, new))
+    left_out = {"config": None, REMOVED_SETTING: None}
+    old, new = (kept | kept["config"] | left_out for kept in (old, new))
     old = {key: new.get(key) for key in ADDED_SETTINGS} | old
     return "; ".join(
         f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"

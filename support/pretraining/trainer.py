@@ -24,7 +24,7 @@ from ch05.recipe import (
 from ch05.training import calc_loss_loader, evaluating, training_steps
 from support.device.device import autocast
 from support.device.fast_dropout import FastDropout
-from support.device.fast_loss import FastLoss
+from support.device.fast_vocabulary import FastVocabulary
 from support.device.precision import matmul_precision
 from support.pretraining.distributed import (
     AveragedGradients,
@@ -54,7 +54,7 @@ class RunSettings:
     dtype: str = "float32"  # of matrix multiplications; or "bfloat16"
     precision: str = "highest"  # of float32 matrix multiplications, as PyTorch calls it
     is_dropout_fast: bool = False
-    is_loss_fast: bool = False
+    is_vocabulary_fast: bool = False
 
     def learning_rate(self, step):
         """The learning rate of a step, counted from 0."""
@@ -202,8 +202,8 @@ class Trainer:
     def chosen_ways(self):
         """Compute in a `with` block as the settings say."""
         dropout = FastDropout() if self.settings.is_dropout_fast else nullcontext()
-        loss = FastLoss() if self.settings.is_loss_fast else nullcontext()
-        with matmul_precision(self.settings.precision), dropout, loss:
+        ends = FastVocabulary() if self.settings.is_vocabulary_fast else nullcontext()
+        with matmul_precision(self.settings.precision), dropout, ends:
             yield
 
     def take_steps(self, model, optimizer, folder, is_stopped):

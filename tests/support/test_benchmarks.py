@@ -34,7 +34,7 @@ from ch02.tokenizer import BPETokenizer
 from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
 from ch05.openai_weights import MODEL_CONFIGS
-from support.device.fast_decoding import WAYS
+from support.device.fast_decoding import WAYS, fast_decoding
 from support.download import gpt2_files
 from support.weights.reference import SMALL
 from support.weights.reference import TINY as TINY_GPT2
@@ -440,10 +440,10 @@ def test_an_unknown_part_is_named(ran, capsys):
 def test_the_bare_loop_writes_what_the_model_writes(tiny_config, usual_precision, way):
     torch.manual_seed(123)
     model = GPTModel(tiny_config | {"qkv_bias": True}).eval()
-    prompt = torch.tensor([[7, 30, 2]])
-    with WAYS[way]():
-        found = generate_bare(model, prompt, 9)
-    assert torch.equal(found, generate(model, prompt, 9, 12))
+    prompts = torch.tensor([[7, 30, 2], [5, 6, 7]])
+    with fast_decoding(choose=lambda num_rows: way):
+        found = generate_bare(model, prompts, 9)
+    assert torch.equal(found, generate(model, prompts, 9, 12))
 
 
 def test_all_ways_to_decode_are_measured_and_compared(
@@ -467,7 +467,9 @@ def test_all_ways_to_decode_are_measured_and_compared(
     assert {row.peer for row in rows} - {row.peer for row in fewer} == {THEIRS_HALF}
     assert [row.goal for row in rows] == [goal for *_, goal in decoding.COMPARED]
     assert all(min(row.ratios) > 0 for row in rows)
-    assert notes[-1] == "`fast_decoding` chooses 'plain' here."
+    assert notes[-1] == (
+        "`fast_decoding` chooses 'plain' here for one prompt, and 'plain' for 8."
+    )
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="different"):
         patch.setattr(decoding, "generate_bare", lambda *_, **more: torch.zeros(1, 12))
         decoding.measure_rows()

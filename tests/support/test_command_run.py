@@ -25,7 +25,7 @@ from support.download.json_files import write_sealed
 from support.pretraining.__main__ import main
 from support.pretraining.command_run import check_data
 from support.pretraining.memory import OVERHEAD, Workload, forecast_training
-from support.pretraining.run_folder import ADDED_SETTINGS, RunFolder
+from support.pretraining.run_folder import ADDED_SETTINGS, REMOVED_SETTING, RunFolder
 from support.pretraining.shards import SPLITS, TokenShards, shard_path
 from support.weights.checkpoint import load_model
 from tests.kill_run import results
@@ -140,7 +140,7 @@ def test_a_run_continues_in_the_ways_that_it_was_started_with(
         for name, value in {
             "float32_precision": lambda device, p=precision: p,
             "gains_by_fast_dropout": lambda is_fast=is_fast: is_fast,
-            "gains_by_fast_loss": lambda dtype, is_fast=is_fast: is_fast,
+            "gains_by_fast_vocabulary": lambda dtype, is_fast=is_fast: is_fast,
         }.items():
             monkeypatch.setattr(support.pretraining.command_run, name, value)
         with monkeypatch.context() as patch:
@@ -149,18 +149,18 @@ def test_a_run_continues_in_the_ways_that_it_was_started_with(
             command()
         (settings, *_) = RunFolder(tmp_path / "run").known_settings().values()
         assert settings["precision"] == "medium"
-        assert settings["is_dropout_fast"] is settings["is_loss_fast"] is True
+        assert settings["is_dropout_fast"] is settings["is_vocabulary_fast"] is True
     assert (tmp_path / "run" / "model.safetensors").is_file()
 
 
-def test_a_run_of_an_earlier_version_continues(command, tmp_path, monkeypatch):
-    """It did not write down in which ways it computes: today's are taken."""
+@pytest.mark.parametrize("written", [{}, {REMOVED_SETTING: True}])
+def test_a_run_of_an_earlier_version_continues(command, tmp_path, monkeypatch, written):
+    """It did not write down all ways in which it computes: today's are taken."""
     usual = RunFolder.write_checkpoint
 
     def write_as_earlier(self, step, tensors):
-        self.settings = {
-            k: v for k, v in self.settings.items() if k not in ADDED_SETTINGS
-        }
+        kept = {k: v for k, v in self.settings.items() if k not in ADDED_SETTINGS}
+        self.settings = kept | written
         usual(self, step, tensors)
 
     with monkeypatch.context() as patch:

@@ -12,11 +12,12 @@ from support.device import choice
 from support.device import fast_decoding as fast_decoding_module
 from support.device.choice import largest_error
 from support.device.fast_decoding import (
-    FEW_ROWS,
+    MOST_ROWS,
+    SEVERAL_ROWS,
     WAYS,
-    SplitLinear,
     decoding_way,
     fast_decoding,
+    few_rows_way,
     read_weights,
     split_linear,
 )
@@ -67,8 +68,8 @@ def is_exact(way):
     generator = torch.Generator().manual_seed(123)
     layers = [[torch.randn(rows, 64, generator=generator) for rows in (1, 32)]]
     doubled = [[each.double() for each in layers[0]]]
-    right = read_weights(doubled, WAYS["plain"])
-    return largest_error(read_weights(layers, WAYS[way]), right) < 1e-5
+    right = read_weights(doubled, "plain")
+    return largest_error(read_weights(layers, way), right) < 1e-5
 
 
 @pytest.fixture(params=WAYS)
@@ -77,34 +78,68 @@ def way(request, monkeypatch):
     if not is_exact(request.param):
         pytest.skip("here it has fewer digits than float32, so it is never chosen")
     monkeypatch.setattr(fast_decoding_module, "fastest", lambda *_: request.param)
-    decoding_way.cache_clear()
+    few_rows_way.cache_clear()
     yield request.param
-    decoding_way.cache_clear()
+    few_rows_way.cache_clear()
 
 
-def test_only_few_rows_are_split(bmm_shapes):
-    layer = torch.nn.Linear(6, 4)
-    with SplitLinear(), torch.no_grad():
-        layer(torch.ones(FEW_ROWS + 1, 6))
-        assert bmm_shapes == []
-        layer(torch.ones(FEW_ROWS, 1, 6))
-    assert bmm_shapes == [(torch.get_num_threads(), 4 // torch.get_num_threads(), 6)]
+@pytest.fixture
+def precisions(monkeypatch):
+    """A list that collects the precision at which each linear layer multiplies."""
+    found, linear = [], F.linear
+
+    def note(*args):
+        found.append(torch.get_float32_matmul_precision())
+        return linear(*args)
+
+    monkeypatch.setitem(WAYS, "plain", note)
+    medium = WAYS["medium"]
+
+    def note_medium(*args):
+        monkeypatch.setattr(F, "linear", note)
+        try:
+            return medium(*args)
+        finally:
+            monkeypatch.setattr(F, "linear", linear)
+
+    monkeypatch.setitem(WAYS, "medium", note_medium)
+    return found
 
 
-@pytest.mark.parametrize("num_rows", [1, FEW_ROWS])
+@pytest.mark.parametrize("num_rows", [1, 2, SEVERAL_ROWS])
 def test_a_model_gives_the_same_logits(
-    model, way, bmm_shapes, usual_precision, num_rows
+    model, way, bmm_shapes, precisions, usual_precision, num_rows
 ):
     token_ids = torch.arange(num_rows)[:, None]
     expected = model(token_ids)
     torch.set_float32_matmul_precision("high")
     with fast_decoding():
         torch.testing.assert_close(model(token_ids), expected)
-        precision = torch.get_float32_matmul_precision()
-    assert precision == ("medium" if way == "medium" else "highest")
+        assert torch.get_float32_matmul_precision() == "highest"
     assert torch.get_float32_matmul_precision() == "high"
-    layers = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
-    assert len(bmm_shapes) == (len(layers) if way == "split" else 0)
+    num_layers = sum(isinstance(m, torch.nn.Linear) for m in model.modules())
+    assert len(bmm_shapes) == (num_layers if way == "split" else 0)
+    precision = "medium" if way == "medium" else "highest"
+    assert precisions == ([] if way == "split" else [precision] * num_layers)
+
+
+@pytest.mark.parametrize("num_rows", [1, 2, 9])
+def test_a_split_layer_is_contiguous(num_rows):
+    """Otherwise attention would be computed in a slower way."""
+    x, weight = torch.ones(num_rows, 1, 6), torch.ones(5, 6)
+    assert split_linear(x, weight).is_contiguous()
+
+
+@pytest.mark.parametrize("precision, expected", [("highest", "plain"), ("medium",) * 2])
+def test_the_way_depends_on_the_number_of_rows(monkeypatch, precision, expected):
+    """One text, several texts, and a prompt, which is multiplied as in training."""
+    monkeypatch.setattr(fast_decoding_module, "few_rows_way", lambda rows: rows)
+    monkeypatch.setattr(
+        fast_decoding_module, "float32_precision", lambda device: precision
+    )
+    assert decoding_way(1) == 1
+    assert decoding_way(2) == decoding_way(MOST_ROWS) == SEVERAL_ROWS
+    assert decoding_way(MOST_ROWS + 1) == expected
 
 
 def test_a_text_is_the_same(model, way):
@@ -117,27 +152,36 @@ def test_a_text_is_the_same(model, way):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_other_data_types_are_not_split(model, bmm_shapes, dtype):
     model.to(dtype)
-    with SplitLinear():
+    with fast_decoding(choose=lambda num_rows: "split"):
         model(torch.tensor([[7]]))
     assert bmm_shapes == []
 
 
 def test_autocast_keeps_its_own_products(model, bmm_shapes):
-    with torch.autocast("cpu", torch.bfloat16), SplitLinear():
+    is_split = fast_decoding(choose=lambda num_rows: "split")
+    with torch.autocast("cpu", torch.bfloat16), is_split:
         model(torch.tensor([[7]]))
     assert bmm_shapes == []
 
 
-def test_other_devices_compute_as_ever(monkeypatch):
-    monkeypatch.delattr(fast_decoding_module, "decoding_way")
+def test_named_arguments_are_pytorchs_own(bmm_shapes):
+    x, weight = torch.ones(1, 6), torch.ones(4, 6)
+    with fast_decoding(choose=lambda num_rows: "split"):
+        assert torch.equal(F.linear(input=x, weight=weight), x @ weight.T)
+    assert bmm_shapes == []
+
+
+def test_other_devices_compute_as_ever():
     before = torch.get_float32_matmul_precision()
     with fast_decoding("cuda"):
         assert torch.get_float32_matmul_precision() == before
+        assert torch.overrides._len_torch_function_stack() == 0
 
 
-def test_a_way_is_chosen_by_what_it_computes_and_takes(monkeypatch, tmp_path):
+@pytest.mark.parametrize("num_rows", [1, SEVERAL_ROWS])
+def test_a_way_is_chosen_by_what_it_computes_and_takes(monkeypatch, tmp_path, num_rows):
     """On the processor at hand all ways are tried, on weights that are small here."""
-    monkeypatch.delenv("LLMS_PLAIN")
+    monkeypatch.delenv("LLMS_PLAIN", raising=False)
     monkeypatch.setattr(choice, "CHOICES", tmp_path / "choices.json")
     monkeypatch.setattr(fast_decoding_module, "SHAPES", ((7, 16), (16, 7)))
     seconds = {"plain": 3, "split": 1, "medium": 2}
@@ -148,14 +192,14 @@ def test_a_way_is_chosen_by_what_it_computes_and_takes(monkeypatch, tmp_path):
         return {name: seconds[name] for name in ways}
 
     monkeypatch.setattr(choice, "time_in_turn", time_in_turn)
-    decoding_way.cache_clear()
-    assert decoding_way() == "split"
+    few_rows_way.cache_clear()
+    assert decoding_way(num_rows) == "split"
     with low_precision():
         seconds["medium"] = 0.1
         choice.CHOICES.unlink()
-        decoding_way.cache_clear()
-        assert decoding_way() == "split"
-    decoding_way.cache_clear()
+        few_rows_way.cache_clear()
+        assert decoding_way(num_rows) == "split"
+    few_rows_way.cache_clear()
 
 
 @pytest.mark.parametrize("ends_badly", [False, True])

@@ -15,7 +15,7 @@ from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.llama import SMOLLM2_CONFIG_135M, LlamaModel
 from ch05.openai_weights import MODEL_CONFIGS
 from ch07.finetuning import checkpoint_blocks
-from support.device.fast_loss import FastLoss
+from support.device.fast_vocabulary import FastVocabulary
 from support.pretraining import memory
 from support.pretraining.memory import (
     OVERHEAD,
@@ -226,26 +226,26 @@ def test_bytes_of_training_all_parameters(architecture, is_checkpointed):
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16])
-def test_a_fast_loss_keeps_logits_and_their_gradients(work, dtype):
+def test_a_fast_vocabulary_keeps_logits_and_their_gradients(work, dtype):
     usual, fast = (
-        count_bytes(replace(work, dtype=dtype, is_loss_fast=is_fast))["logits"]
+        count_bytes(replace(work, dtype=dtype, is_vocabulary_fast=is_fast))["logits"]
         for is_fast in (False, True)
     )
     num_logits = 6 * 10 * work.cfg["vocab_size"]
     assert usual - fast == (16 - 2 * dtype.itemsize) * num_logits
 
 
-def test_the_time_of_a_fast_loss_is_that_of_a_fast_loss(work, monkeypatch):
-    calls, usual = [], FastLoss.__torch_function__
+def test_the_time_is_measured_with_a_fast_vocabulary(work, monkeypatch):
+    calls, usual = [], FastVocabulary.__torch_function__
 
     def note(self, func, *rest):
         calls.append(func)
         return usual(self, func, *rest)
 
-    monkeypatch.setattr(FastLoss, "__torch_function__", note)
+    monkeypatch.setattr(FastVocabulary, "__torch_function__", note)
     measure_seconds(work)
     assert not calls
-    measure_seconds(replace(work, is_loss_fast=True))
+    measure_seconds(replace(work, is_vocabulary_fast=True))
     assert F.cross_entropy in calls
 
 
