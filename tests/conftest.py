@@ -17,7 +17,7 @@ from support.download.fetch import downloads_folder
 from support.weights.checkpoint import sha256_of_model
 from support.weights.local import train_small
 from support.weights.smollm2 import GGUF
-from tests import low_precision
+from tests import forced_way, low_precision
 from tests.notebooks import running as notebooks
 from tests.notebooks.running import copy_course, execute, label
 from tests.ollama import stand_in
@@ -62,12 +62,16 @@ def nothing_at_home(tmp_path_factory):
 
 
 def pytest_addoption(parser):
-    """`python -m pytest --low-precision` imitates a CPU with AMX."""
+    """`--low-precision` is a CPU with AMX; with `--way NAME`, NAME is fast."""
     words = "compute with fewer digits where PyTorch's float32 precision allows it"
     parser.addoption("--low-precision", action="store_true", help=words)
+    words = "choose this way to compute wherever it is one of several, and exact"
+    parser.addoption("--way", help=words)
 
 
 def pytest_configure(config):
+    if way := config.getoption("way"):
+        forced_way.force(way)
     if config.getoption("low_precision"):
         low_precision.plant_for_good()
         notebooks.KERNEL_ARGUMENTS += low_precision.KERNEL_ARGUMENTS

@@ -1,8 +1,6 @@
 """Choose the device that computes, and make it fast."""
 
-import ctypes
 import os
-import platform
 import statistics
 from functools import cache, partial
 
@@ -11,6 +9,7 @@ import torch.nn.functional as F
 
 from ch04.gpt import GPT_CONFIG_124M
 from support.device.choice import recall, remember, time_call
+from support.device.kept_memory import keep_memory
 from support.device.precision import (
     float32_precision,
     gains_by_bfloat16,
@@ -22,7 +21,6 @@ from support.device.self_test import draw, find_faults, seeding
 # what is timed: steps of a model of GPT-2's width, few blocks and a small vocabulary
 STEP_CONFIG = GPT_CONFIG_124M | {"vocab_size": 4096, "n_layers": 2}
 NUM_TIMED = 3  # steps, after one that does not count
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's malloc.h
 ONEDNN_CACHE = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"  # read when oneDNN is first used
 
 
@@ -106,17 +104,15 @@ def fast_math(device):
     """Set what makes training faster on this machine; float32 stays float32.
 
     PyTorch's faster matrix multiplication is used where it is as exact as the usual one
-    and faster. On a CPU with glibc, memory is kept between steps, because returning it
-    to the system and getting it again takes time. oneDNN keeps about a megabyte for
-    each shape of matrices, so it may keep 128 shapes instead of 1,024.
+    and faster, and memory is kept between steps where that is faster. oneDNN keeps
+    about a megabyte for each shape of matrices, so it may keep 128 shapes instead of
+    1,024.
     """
     device_type = torch.device(device).type
     os.environ.setdefault(ONEDNN_CACHE, "128")
     torch.set_float32_matmul_precision(float32_precision(device_type))
-    if device_type == "cpu" and platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_MAX, 0)  # older glibc refuses a high M_MMAP_THRESHOLD
-        libc.mallopt(M_TRIM_THRESHOLD, -1)  # never, however much memory is free
+    if device_type == "cpu":
+        keep_memory()
 
 
 def fast_dtype(device):

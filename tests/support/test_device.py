@@ -205,6 +205,16 @@ def test_fast_math_sets_what_was_found_to_be_exact(
     assert asked == ["cpu"]
 
 
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_fast_math_keeps_memory_on_a_cpu(monkeypatch, usual_precision, name):
+    """If that is faster: `keep_memory` measures it."""
+    kept = []
+    monkeypatch.setattr(device_module, "keep_memory", lambda: kept.append(1))
+    monkeypatch.setattr(device_module, "float32_precision", lambda name: "highest")
+    fast_math(name)
+    assert len(kept) == (name == "cpu")
+
+
 @pytest.mark.parametrize(
     ("gains", "dtype"), [(True, torch.bfloat16), (False, torch.float32)]
 )
