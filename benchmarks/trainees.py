@@ -6,16 +6,19 @@ model is ours, number for number. transformers' output layer is its token embedd
 124 million parameters in the place of 163. So is ours where it is "tied", like
 OpenAI's GPT-2 and the models of a long run (5.2). litgpt's model turns queries and keys
 instead of adding embeddings of positions, and has no dropout; its training is in
-bfloat16 by default, and transformers' is measured in both. None is compiled, which on a
-CPU takes a minute and gains nothing.
+bfloat16 by default, and transformers' is measured in both. Compiled, by
+`torch.compile`, is transformers' alone, where there is a compiler for C++: the first
+step then takes half a minute or more.
 """
 
+import shutil
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 
+from benchmarks.measure import IS_QUICK
 from ch04.gpt import GPTModel
 from ch05.recipe import initialize
 from ch05.training import calc_loss_batch
@@ -29,7 +32,9 @@ OURS, FASTER = "ours, float32", "ours, bfloat16"
 TIED, FASTER_TIED = "ours tied, float32", "ours tied, bfloat16"
 WITHOUT, FASTER_WITHOUT = f"{TIED}, no dropout", f"{FASTER_TIED}, no dropout"
 BOOK, LITGPT = "the book's", "litgpt, bfloat16"
+LITGPT_FUSED = f"{LITGPT}, fused AdamW"
 TRANSFORMERS, FASTER_TRANSFORMERS = "transformers", "transformers, bfloat16"
+COMPILED = f"{FASTER_TRANSFORMERS}, compiled"
 
 
 @dataclass
@@ -84,25 +89,33 @@ def book_trainee(cfg, device="cpu"):
     )
 
 
-def transformers_trainee(cfg, device="cpu", dtype=torch.float32):
-    """transformers' GPT-2 of our shape, with its default attention."""
+def transformers_trainee(cfg, device="cpu", dtype=torch.float32, is_compiled=False):
+    """transformers' GPT-2 of our shape, with its default attention.
+
+    The fused AdamW is the default of transformers' Trainer as well.
+    """
     from transformers import GPT2LMHeadModel
 
     from support.weights.reference import transformers_config
 
     model = GPT2LMHeadModel(transformers_config(cfg)).to(device)
+    if is_compiled:
+        model.compile()
 
     def calc_loss(inputs, targets):
         with autocast(device, dtype):
             logits = model(inputs, use_cache=False).logits
             return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=True)
     return Trainee(model, optimizer, calc_loss)
 
 
-def litgpt_trainee(cfg, device="cpu"):
-    """litgpt's model of our shape, its loss, and the precision that it defaults to."""
+def litgpt_trainee(cfg, device="cpu", is_fused=False):
+    """litgpt's model of our shape, its loss, and the precision that it defaults to.
+
+    is_fused: the fused AdamW on a CPU too; litgpt takes it on a GPU alone.
+    """
     from litgpt.config import Config
     from litgpt.model import GPT
     from litgpt.utils import chunked_cross_entropy
@@ -119,7 +132,8 @@ def litgpt_trainee(cfg, device="cpu"):
         with autocast(device, torch.bfloat16):
             return chunked_cross_entropy(model(inputs), targets)
 
-    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW)
+    is_fused = is_fused or torch.device(device).type == "cuda"
+    optimizer = torch.optim.AdamW(model.parameters(), **ADAMW, fused=is_fused)
     return Trainee(model, optimizer, calc_loss)
 
 
@@ -134,6 +148,7 @@ TRAINEES = {  # what makes them of a config and a device, and the packages they 
     TRANSFORMERS: (transformers_trainee, "transformers"),
     FASTER_TRANSFORMERS: (partial(transformers_trainee, **BFLOAT16), "transformers"),
     LITGPT: (litgpt_trainee, "litgpt"),
+    LITGPT_FUSED: (partial(litgpt_trainee, is_fused=True), "litgpt"),
     OURS: ours(),
     FASTER: ours(**BFLOAT16),
     TIED: ours(is_tied=True),
@@ -141,7 +156,18 @@ TRAINEES = {  # what makes them of a config and a device, and the packages they 
     WITHOUT: ours(is_tied=True, drop_rate=0.0),
     FASTER_WITHOUT: ours(**BFLOAT16, is_tied=True, drop_rate=0.0),
 }
-IN_BFLOAT16 = LITGPT, FASTER_TRANSFORMERS, FASTER, FASTER_TIED, FASTER_WITHOUT
+if shutil.which("g++") and not IS_QUICK:
+    compiled = partial(transformers_trainee, **BFLOAT16, is_compiled=True)
+    TRAINEES[COMPILED] = compiled, "transformers"
+IN_BFLOAT16 = (
+    LITGPT,
+    LITGPT_FUSED,
+    FASTER_TRANSFORMERS,
+    COMPILED,
+    FASTER,
+    FASTER_TIED,
+    FASTER_WITHOUT,
+)
 
 
 def trainees_for(device):

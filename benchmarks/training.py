@@ -20,11 +20,13 @@ from benchmarks.scaling import flops_a_token
 from benchmarks.table import Row
 from benchmarks.trainees import (
     BOOK,
+    COMPILED,
     FASTER,
     FASTER_TIED,
     FASTER_TRANSFORMERS,
     FASTER_WITHOUT,
     LITGPT,
+    LITGPT_FUSED,
     OURS,
     TIED,
     TRAINEES,
@@ -52,7 +54,9 @@ COMPARED = (  # what, ours, a peer, the goal
     ("steps", TIED, TRANSFORMERS, 1.4),
     ("steps", FASTER, BOOK, 3.0),
     ("steps", FASTER_TIED, FASTER_TRANSFORMERS, 1.5),
+    ("steps", FASTER_TIED, COMPILED, None),
     ("steps", FASTER, LITGPT, 1.5),
+    ("steps", FASTER, LITGPT_FUSED, None),
     ("steps", WITHOUT, TIED, 1.3),
     ("steps", FASTER_WITHOUT, FASTER_TIED, 1.3),
     ("evaluations", OURS, BOOK, None),

@@ -176,7 +176,7 @@ def test_this_machine_has_a_name():
 
 @pytest.fixture
 def tiny_benchmark(monkeypatch, one_thread, usual_precision):
-    """Training measured in this process, once; litgpt is not installed."""
+    """Training measured in this process, twice; without litgpt and a compiler."""
     monkeypatch.setattr(training, "in_fresh_process", in_this_process)
     monkeypatch.setattr(training, "ROUNDS", 2)
     monkeypatch.setattr(training, "CONFIG", TINY)
@@ -186,7 +186,9 @@ def tiny_benchmark(monkeypatch, one_thread, usual_precision):
     def not_installed(cfg, device):
         raise ModuleNotFoundError("No module named 'litgpt'", name="litgpt")
 
-    monkeypatch.setitem(training.TRAINEES, trainees.LITGPT, (not_installed, "litgpt"))
+    for title in (trainees.LITGPT, trainees.LITGPT_FUSED):
+        monkeypatch.setitem(training.TRAINEES, title, (not_installed, "litgpt"))
+    monkeypatch.delitem(training.TRAINEES, trainees.COMPILED, raising=False)
 
 
 def test_all_that_is_installed_is_compared(tiny_benchmark):
@@ -209,6 +211,19 @@ def test_without_any_peer_ours_are_compared(tiny_benchmark, monkeypatch):
     num_ours = sum(title.startswith("ours") for title in training.TRAINEES)
     assert len(notes) == 1 + num_ours + 1  # the missing package, this machine's limits
     assert num_ours == 3 * len(limits.DTYPES)  # tied and not, and without dropout
+
+
+def test_peers_are_trained_in_their_best_settings(monkeypatch):
+    """transformers compiled, and litgpt with the fused AdamW."""
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: compiled.append(self))
+    trainee = trainees.transformers_trainee(TINY, is_compiled=True)
+    assert compiled == [trainee.model]
+    assert trainee.optimizer.defaults["fused"]
+    pytest.importorskip("litgpt", reason="needs litgpt")
+    for is_fused in (True, False):
+        optimizer = trainees.litgpt_trainee(TINY, is_fused=is_fused).optimizer
+        assert bool(optimizer.defaults["fused"]) is is_fused
 
 
 def test_each_round_is_measured(tiny_benchmark):

@@ -39,6 +39,7 @@ def test_kept_memory_is_not_given_anew():
 def told(monkeypatch, tmp_path):
     """A list of what glibc is told; nothing is known, and nothing is really told."""
     calls = []
+    monkeypatch.setattr(kept_memory, "fastest", choice.fastest)  # not a forced way
     monkeypatch.setattr(kept_memory, "set_malloc", calls.append)
     monkeypatch.setattr(kept_memory, "NUM_NUMBERS", 1)
     monkeypatch.setattr(kept_memory.platform, "libc_ver", lambda: ("glibc", "2.36"))
