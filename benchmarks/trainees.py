@@ -148,7 +148,6 @@ TRAINEES = {  # what makes them of a config and a device, and the packages they 
     TRANSFORMERS: (transformers_trainee, "transformers"),
     FASTER_TRANSFORMERS: (partial(transformers_trainee, **BFLOAT16), "transformers"),
     LITGPT: (litgpt_trainee, "litgpt"),
-    LITGPT_FUSED: (partial(litgpt_trainee, is_fused=True), "litgpt"),
     OURS: ours(),
     FASTER: ours(**BFLOAT16),
     TIED: ours(is_tied=True),
@@ -156,7 +155,9 @@ TRAINEES = {  # what makes them of a config and a device, and the packages they 
     WITHOUT: ours(is_tied=True, drop_rate=0.0),
     FASTER_WITHOUT: ours(**BFLOAT16, is_tied=True, drop_rate=0.0),
 }
-if shutil.which("g++") and not IS_QUICK:
+if not IS_QUICK:
+    TRAINEES[LITGPT_FUSED] = partial(litgpt_trainee, is_fused=True), "litgpt"
+if not IS_QUICK and shutil.which("g++"):
     compiled = partial(transformers_trainee, **BFLOAT16, is_compiled=True)
     TRAINEES[COMPILED] = compiled, "transformers"
 IN_BFLOAT16 = (

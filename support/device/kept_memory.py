@@ -11,6 +11,7 @@ from functools import cache, partial
 
 import torch
 
+from support.checks import is_switched_on
 from support.device.choice import fastest
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # as glibc's malloc.h numbers its settings
@@ -21,8 +22,13 @@ NUM_NUMBERS = 2**24  # 64 MB; below 32 MB, glibc learns to keep blocks by itself
 
 
 def keep_memory():
-    """Let glibc keep this process's memory, if that is faster here."""
-    if platform.libc_ver()[0] == "glibc" and memory_way() == "kept":
+    """Let glibc keep this process's memory, if that is faster here.
+
+    With LLMS_PLAIN it is kept and nothing is measured, because no number depends on it.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    if is_switched_on("LLMS_PLAIN") or memory_way() == "kept":
         set_malloc("kept")
 
 

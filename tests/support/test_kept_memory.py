@@ -66,9 +66,10 @@ def test_what_is_faster_is_set(monkeypatch, told, way):
     assert told == tried + 2 * (["kept"] if way == "kept" else [])
 
 
-def test_plain_pytorch_leaves_glibc_alone(told):
-    keep_memory()  # LLMS_PLAIN is set
-    assert told == []
+def test_plain_pytorch_keeps_memory_unmeasured(monkeypatch, told):
+    monkeypatch.setenv("LLMS_PLAIN", "1")
+    keep_memory()
+    assert told == ["kept"]
 
 
 def test_other_systems_are_left_alone(monkeypatch, told):
