@@ -1,5 +1,6 @@
 """Setting up stops with a sentence where it cannot go on."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,9 +21,18 @@ def make(tmp_path):
     for name in ("Makefile", "requirements.txt", "requirements.lock"):
         shutil.copy(ROOT / name, tmp_path)
 
+    # what the `make` that runs these tests was told is not for the one under test
+    told = {"MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "PACKAGES", "PYTHON", "NEED_GB"}
+    environment = {name: os.environ[name] for name in os.environ.keys() - told}
+
     def call(*arguments):
-        command = ["make", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return subprocess.run(
+            ["make", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
 
     return call
 
