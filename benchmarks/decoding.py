@@ -42,6 +42,7 @@ OURS, FAST, BARE = "ours, cached", "ours, fast_decoding", "bare loop"
 UNCACHED, MANY = "ours, uncached", f"ours, {NUM_PROMPTS} prompts"
 BARE_MANY = f"bare loop, {NUM_PROMPTS} prompts"
 HALF, THEIRS = "ours, 16-bit weights", "transformers"
+HALF_MANY = f"{HALF}, {NUM_PROMPTS} prompts"
 THEIRS_HALF = "transformers, bfloat16"
 EACH_WAY = {f"ours, {way}": way for way in WAYS}
 # they write the text that OURS writes
@@ -53,6 +54,7 @@ COMPARED = (  # ours, a peer, the goal
     (HALF, THEIRS_HALF, 1.2),
     (MANY, FAST, 4.0),
     (MANY, BARE_MANY, 0.9),
+    (HALF_MANY, MANY, None),
     (FAST, UNCACHED, None),
 )
 # most error of logits with 16-bit weights, in their standard deviations
@@ -160,6 +162,7 @@ def create_writers():
         MANY: within(partial(generate_ours, ours, many(PROMPT))),
         BARE_MANY: within(partial(generate_bare, ours, many(PROMPT))),
         HALF: partial(generate_ours, halved, PROMPT),
+        HALF_MANY: partial(generate_ours, halved, many(PROMPT)),
         THEIRS: partial(generate_theirs, theirs, PROMPT),
         UNCACHED: partial(generate_ours, ours, PROMPT, use_cache=False),
     }

@@ -35,7 +35,7 @@ from ch04.gpt import GPT_CONFIG_124M, GPTModel
 from ch05.decoding import generate
 from ch05.openai_weights import MODEL_CONFIGS
 from support.device.fast_decoding import WAYS, fast_decoding
-from support.download import gpt2_files
+from support.download import checked_files, gpt2_files
 from support.weights.reference import SMALL
 from support.weights.reference import TINY as TINY_GPT2
 from tests.conftest import TINY
@@ -334,6 +334,7 @@ def tiny_downloads(monkeypatch, tmp_path):
     monkeypatch.setitem(MODEL_CONFIGS, SMALL, TINY_GPT2)
     monkeypatch.setitem(gpt2_files.BY_SIZE, "124M", {})
     monkeypatch.setitem(gpt2_files.HUGGING_FACE, "124M", ())
+    monkeypatch.setattr(checked_files, "LEAST_AGE", 0)  # a check is noted at once
     loading.write_files("124M", tmp_path)
 
 
@@ -342,6 +343,25 @@ def test_each_form_is_loaded_and_measured(tiny_downloads, title):
     seconds, megabytes, in_model = loading.measure_load("124M", title)
     assert seconds > 0 and megabytes >= 0
     assert 0 < in_model < 0.1
+
+
+@pytest.mark.parametrize("title", loading.OURS)
+def test_the_first_load_checks_and_the_next_one_knows(
+    tiny_downloads, checked_path, monkeypatch, title
+):
+    """Whatever was checked when the files were written. A reader's list stays."""
+    answers, usual = [], checked_files.CheckedFiles.have_passed
+
+    def note(self, check):
+        answers.append(usual(self, check))
+        return answers[-1]
+
+    monkeypatch.setattr(checked_files.CheckedFiles, "have_passed", note)
+    for is_known in (False, True):
+        loading.measure_load("124M", title)
+        assert set(answers) == {is_known}
+        answers.clear()
+    assert not checked_path.exists()
 
 
 def test_the_books_loader_is_measured(tiny_downloads):
